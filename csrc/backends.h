@@ -1,0 +1,171 @@
+// The contract of both backends: every function exists as infobatch::cpu::f(args, threads) and as
+// infobatch::cuda::f(args, stream), and both leave the same bits behind.
+//
+// All pointers are to memory of the backend's device unless a comment says otherwise, owned by the caller and distinct from
+// each other. No function allocates, waits for the device, throws, or touches memory outside the arrays described here; CUDA
+// ones only launch on `stream`. Shapes stand in brackets, n is the number of slots. Machines are little-endian.
+#pragma once
+
+#include <cstddef>
+
+#include "core/exact_sum.h"
+#include "core/marks.h"
+#include "core/permutation.h"
+#include "core/quantile.h"
+#include "core/select.h"
+#include "core/tiers.h"
+
+namespace infobatch {
+
+enum class Status { kOk = 0, kLaunchFailed = 1 };
+
+// The slots [first_slot, first_slot + num_slots) of a data set of deal.size samples. slot = permute(deal, sample id).
+// first_slot is a multiple of 8, so that no Philox block is shared by two shards.
+struct Shard {
+  Permutation deal;
+  std::int64_t first_slot;
+  std::int64_t num_slots;
+};
+
+// Arrays that `select` walks are padded to whole blocks of 512 bits, so that a thread may work on words.
+constexpr std::int64_t num_blocks(std::int64_t num_bits) { return (num_bits + kBlockBits - 1) / kBlockBits; }
+constexpr std::int64_t padded_bytes(std::int64_t num_bits) { return num_blocks(num_bits) * (kBlockBits / 8); }
+constexpr std::int64_t mark_bytes(std::int64_t num_slots) { return padded_bytes(num_slots * kMarkBits); }
+
+// ---- statistics: what the thresholds come from. Outputs are sums, so ranks add theirs before the next step. ----
+
+struct SumScores {
+  const float* scores;  // [n], NaN = unseen
+  std::int64_t num_slots;
+  std::int64_t* sum;  // [11] out: the limbs of the exact sum, then the number of seen scores
+};
+
+struct MeanThreshold {
+  const std::int64_t* sum;  // [11]
+  float* thresholds;        // [3] out: the mean threshold, then -infinity
+};
+
+struct CountDigits {
+  const float* scores;  // [n]
+  std::int64_t num_slots;
+  int pass;                    // 0, 1, 2
+  int num_targets;             // wanted order statistics, 1 to 3; pass 0 counts for the first alone, as all share it
+  const QuantileState* state;  // as the pass before left it; not read in pass 0
+  std::int64_t* counts;        // [3, 2048] out
+};
+
+struct NarrowQuantiles {
+  const std::int64_t* counts;  // [3, 2048], summed over ranks
+  int pass;
+  int num_targets;
+  std::uint64_t fractions[kMaxThresholds];  // ceil(quantile * 2^32), descending
+  QuantileState* state;                     // in and out; pass 0 sets it
+  float* thresholds;                        // [3] out, in pass 2: descending, padded with -infinity
+};
+
+// ---- plan ----
+
+struct DrawPlan {
+  const float* scores;  // [n]
+  std::int64_t first_slot;
+  std::int64_t num_slots;
+  const float* thresholds;  // [3], descending, padded with -infinity
+  Cutoffs cutoffs;
+  std::uint64_t seed;
+  std::uint32_t epoch;
+  std::uint8_t* marks;  // [mark_bytes(n)] out: kept and tier of each slot, none visited; zeros behind n
+};
+
+// The directory of a bit array, for select.
+struct IndexBits {
+  const std::uint64_t* words;  // [num_blocks * 8]
+  std::int64_t num_blocks;
+  std::uint64_t mask;         // which bits count
+  std::int64_t* ones_before;  // [num_blocks + 1] out; the last entry is the number of ones
+  std::uint32_t* hints;       // [num_blocks + 1] out
+  void* scratch;              // [index_bits_scratch(num_blocks)] bytes
+  std::int64_t scratch_bytes;
+};
+
+// Slots and kept slots of each tier, for the statistics of an epoch.
+struct CountTiers {
+  const std::uint8_t* marks;
+  std::int64_t num_slots;
+  std::int64_t* counts;  // [2, 4] out: slots of each tier, then kept ones
+};
+
+// ---- record ----
+
+// Faults that a call met. They are counted where they occur and read when the host looks anyway.
+enum Fault { kNonFinite = 0, kOutOfRange = 1, kForeign = 2, kLastBadIndex = 3, kNumFaults = 4 };
+
+struct Record {
+  Shard shard;
+  float* scores;         // [n] in and out
+  std::uint8_t* marks;   // [mark_bytes(n)] in and out: the tier is read, visited is set
+  std::int64_t* faults;  // [4] in and out, added to; kLastBadIndex is overwritten by any one bad index of the call
+  float weights_of_tier[kMaxTiers];
+  const std::int64_t* index;  // [count] sample ids; out-of-range and foreign ones weigh 1 and touch nothing but the faults
+  const float* new_scores;    // [count]; non-finite ones are counted and not stored
+  std::int64_t count;
+  float* weights;  // [count] out
+};
+// Of several finite scores for one sample, the one at the highest position of the call is stored.
+
+struct LookUp {
+  Shard shard;
+  const std::uint8_t* marks;
+  std::int64_t* faults;       // [4] in and out
+  const std::int64_t* index;  // [count]
+  std::int64_t count;
+  std::int64_t* slots;  // [count] out: place in this shard's table, -1 for a bad index
+  std::uint8_t* found;  // [count] out: the mark, 0 for a bad index
+};
+
+// ---- order ----
+
+// Position p of a rank's epoch: the slot of kept rank shuffle(p mod kept), as a sample id.
+struct EpochOrder {
+  Shard shard;
+  Permutation shuffle;  // of [0, number of kept slots)
+  BitIndex kept;        // of the marks
+};
+
+struct Order {
+  EpochOrder epoch;
+  const BitIndex* remaining;  // host pointer; the positions still to visit after a restart, or null: all of them
+  std::int64_t start;         // positions [start, start + count) of the order, or of what remains of it
+  std::int64_t count;
+  std::int64_t* ids;  // [count] out
+};
+
+// What a restart leaves to do: bit p says that position p of the order is not visited yet.
+struct MarkRemaining {
+  EpochOrder epoch;
+  const std::uint8_t* marks;
+  std::uint8_t* remaining;  // [padded_bytes(shuffle.size)] out, zeros behind the last position
+};
+
+#define INFOBATCH_BACKEND_FUNCTIONS(CONTEXT)                \
+  std::int64_t index_bits_scratch(std::int64_t num_blocks); \
+  Status sum_scores(const SumScores&, CONTEXT);             \
+  Status mean_threshold(const MeanThreshold&, CONTEXT);     \
+  Status count_digits(const CountDigits&, CONTEXT);         \
+  Status narrow_quantiles(const NarrowQuantiles&, CONTEXT); \
+  Status draw_plan(const DrawPlan&, CONTEXT);               \
+  Status index_bits(const IndexBits&, CONTEXT);             \
+  Status count_tiers(const CountTiers&, CONTEXT);           \
+  Status record(const Record&, CONTEXT);                    \
+  Status look_up(const LookUp&, CONTEXT);                   \
+  Status order(const Order&, CONTEXT);                      \
+  Status mark_remaining(const MarkRemaining&, CONTEXT);
+
+namespace cpu {
+INFOBATCH_BACKEND_FUNCTIONS(int threads)
+}  // namespace cpu
+
+namespace cuda {
+INFOBATCH_BACKEND_FUNCTIONS(void* stream)
+}  // namespace cuda
+
+}  // namespace infobatch

@@ -1,0 +1,235 @@
+// The Python module _core: a flat list of the backend functions. Pointers travel as integers; `device` is -1 for the CPU or a
+// CUDA ordinal, and `lane` is then the number of threads or the stream. Shapes, dtypes and devices are checked in Python
+// (ops.py).
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <stdexcept>
+#include <string>
+
+#include "backends.h"
+#include "cpu/memory.h"
+#ifdef INFOBATCH_WITH_CUDA
+#include "cuda/device.h"
+#endif
+
+namespace py = pybind11;
+using namespace infobatch;
+
+namespace {
+
+using Address = std::uintptr_t;
+
+template <class T>
+T* at(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// The one place where a backend is chosen, the interpreter lock dropped, and a status becomes an exception.
+template <class Args>
+void run(const char* name, Status (*on_cpu)(const Args&, int), Status (*on_cuda)(const Args&, void*), int device, Address lane,
+         const Args& args) {
+  Status status;
+  std::string reason;
+  {
+    py::gil_scoped_release unlocked;
+    if (device < 0) {
+      status = on_cpu(args, static_cast<int>(lane));
+    } else {
+#ifdef INFOBATCH_WITH_CUDA
+      const cuda::DeviceGuard guard(device);
+      status = on_cuda(args, at<void>(lane));
+      if (status != Status::kOk) reason = cuda::last_error();
+#else
+      static_cast<void>(on_cuda);
+      status = Status::kLaunchFailed;
+      reason = "this build has no CUDA code";
+#endif
+    }
+  }
+  if (status != Status::kOk) throw std::runtime_error(std::string("infobatch_fast: ") + name + " failed: " + reason);
+}
+
+#ifdef INFOBATCH_WITH_CUDA
+#define RUN(function, ...) run(#function, cpu::function, cuda::function, device, lane, __VA_ARGS__)
+#else
+#define RUN(function, ...) run(#function, cpu::function, {}, device, lane, __VA_ARGS__)
+#endif
+
+std::array<float, kMaxTiers> tier_weights(const std::array<std::uint32_t, kMaxTiers>& cutoffs) {
+  std::array<float, kMaxTiers> weights;
+  for (int tier = 0; tier < kMaxTiers; ++tier) weights[tier] = weight_of(cutoffs[tier]);
+  return weights;
+}
+
+// The arguments of `record` that stay the same for a whole epoch, so that a call in the training loop passes few.
+class Recorder {
+ public:
+  Recorder(int device, const Shard& shard, Address scores, Address marks, Address faults,
+           const std::array<std::uint32_t, kMaxTiers>& cutoffs)
+      : device_(device), args_{} {
+    args_.shard = shard;
+    args_.scores = at<float>(scores);
+    args_.marks = at<std::uint8_t>(marks);
+    args_.faults = at<std::int64_t>(faults);
+    const auto weights = tier_weights(cutoffs);
+    std::copy(weights.begin(), weights.end(), args_.weights_of_tier);
+  }
+
+  void operator()(Address lane, Address index, Address new_scores, std::int64_t count, Address weights) const {
+    Record args = args_;
+    args.index = at<const std::int64_t>(index);
+    args.new_scores = at<const float>(new_scores);
+    args.count = count;
+    args.weights = at<float>(weights);
+    const int device = device_;
+    RUN(record, args);
+  }
+
+ private:
+  int device_;
+  Record args_;
+};
+
+void bind_types(py::module_& m) {
+  py::class_<Permutation>(m, "Permutation")
+      .def_readonly("size", &Permutation::size)
+      .def("apply", [](const Permutation& p, std::uint64_t item) { return permute(p, item); })
+      .def("invert", [](const Permutation& p, std::uint64_t item) { return unpermute(p, item); });
+  m.def("identity_permutation", &identity_permutation, py::arg("size"));
+  m.def(
+      "deal_permutation",
+      [](std::uint64_t size, std::uint64_t seed) { return make_permutation(size, seed, Purpose::kDeal, 0, 0); },
+      py::arg("size"), py::arg("seed"));
+  m.def(
+      "shuffle_permutation",
+      [](std::uint64_t size, std::uint64_t seed, std::uint32_t epoch, std::uint32_t rank) {
+        return make_permutation(size, seed, Purpose::kShuffle, epoch, rank);
+      },
+      py::arg("size"), py::arg("seed"), py::arg("epoch"), py::arg("rank"));
+
+  py::class_<Shard>(m, "Shard")
+      .def(py::init([](const Permutation& deal, std::int64_t first_slot, std::int64_t num_slots) {
+             return Shard{deal, first_slot, num_slots};
+           }),
+           py::arg("deal"), py::arg("first_slot"), py::arg("num_slots"));
+
+  py::class_<BitIndex>(m, "BitIndex")
+      .def(py::init([](Address words, std::int64_t blocks, bool marks, Address ones_before, Address hints) {
+             return BitIndex{at<const std::uint64_t>(words),        at<const std::int64_t>(ones_before),
+                             at<const std::uint32_t>(hints),        blocks,
+                             marks ? kKeptMask : ~std::uint64_t{0}, marks ? 2u : 0u};
+           }),
+           py::arg("words"), py::arg("num_blocks"), py::arg("marks"), py::arg("ones_before"), py::arg("hints"));
+
+  py::class_<EpochOrder>(m, "EpochOrder")
+      .def(py::init([](const Shard& shard, const Permutation& shuffle, const BitIndex& kept) {
+             return EpochOrder{shard, shuffle, kept};
+           }),
+           py::arg("shard"), py::arg("shuffle"), py::arg("kept"));
+
+  py::class_<Recorder>(m, "Recorder")
+      .def(py::init<int, const Shard&, Address, Address, Address, const std::array<std::uint32_t, kMaxTiers>&>(),
+           py::arg("device"), py::arg("shard"), py::arg("scores"), py::arg("marks"), py::arg("faults"), py::arg("cutoffs"))
+      .def("__call__", &Recorder::operator(), py::arg("lane"), py::arg("index"), py::arg("new_scores"), py::arg("count"),
+           py::arg("weights"));
+}
+
+void bind_statistics(py::module_& m) {
+  m.def("sum_scores", [](int device, Address lane, Address scores, std::int64_t num_slots, Address sum) {
+    RUN(sum_scores, SumScores{at<const float>(scores), num_slots, at<std::int64_t>(sum)});
+  });
+  m.def("mean_threshold", [](int device, Address lane, Address sum, Address thresholds) {
+    RUN(mean_threshold, MeanThreshold{at<const std::int64_t>(sum), at<float>(thresholds)});
+  });
+  m.def("count_digits", [](int device, Address lane, Address scores, std::int64_t num_slots, int pass, int num_targets,
+                           Address state, Address counts) {
+    RUN(count_digits, CountDigits{at<const float>(scores), num_slots, pass, num_targets, at<const QuantileState>(state),
+                                  at<std::int64_t>(counts)});
+  });
+  m.def("narrow_quantiles", [](int device, Address lane, Address counts, int pass, const std::vector<std::uint64_t>& fractions,
+                               Address state, Address thresholds) {
+    NarrowQuantiles args{at<const std::int64_t>(counts), pass, static_cast<int>(fractions.size()), {}, at<QuantileState>(state),
+                         at<float>(thresholds)};
+    std::copy_n(fractions.begin(), std::min<std::size_t>(fractions.size(), kMaxThresholds), args.fractions);
+    RUN(narrow_quantiles, args);
+  });
+}
+
+void bind_plan(py::module_& m) {
+  m.def("draw_plan", [](int device, Address lane, Address scores, std::int64_t first_slot, std::int64_t num_slots,
+                        Address thresholds, const std::array<std::uint32_t, kMaxTiers>& cutoffs, std::uint64_t seed,
+                        std::uint32_t epoch, Address marks) {
+    RUN(draw_plan, DrawPlan{at<const float>(scores), first_slot, num_slots, at<const float>(thresholds),
+                            Cutoffs{{cutoffs[0], cutoffs[1], cutoffs[2], cutoffs[3]}}, seed, epoch, at<std::uint8_t>(marks)});
+  });
+  m.def("index_bits_scratch", [](int device, std::int64_t blocks) {
+#ifdef INFOBATCH_WITH_CUDA
+    if (device >= 0) {
+      const cuda::DeviceGuard guard(device);
+      return cuda::index_bits_scratch(blocks);
+    }
+#endif
+    static_cast<void>(device);
+    return cpu::index_bits_scratch(blocks);
+  });
+  m.def("index_bits", [](int device, Address lane, Address words, std::int64_t blocks, bool marks, Address ones_before,
+                         Address hints, Address scratch, std::int64_t scratch_bytes) {
+    RUN(index_bits, IndexBits{at<const std::uint64_t>(words), blocks, marks ? kKeptMask : ~std::uint64_t{0},
+                              at<std::int64_t>(ones_before), at<std::uint32_t>(hints), at<void>(scratch), scratch_bytes});
+  });
+  m.def("count_tiers", [](int device, Address lane, Address marks, std::int64_t num_slots, Address counts) {
+    RUN(count_tiers, CountTiers{at<const std::uint8_t>(marks), num_slots, at<std::int64_t>(counts)});
+  });
+}
+
+void bind_order(py::module_& m) {
+  m.def("look_up", [](int device, Address lane, const Shard& shard, Address marks, Address faults, Address index,
+                      std::int64_t count, Address slots, Address found) {
+    RUN(look_up, LookUp{shard, at<const std::uint8_t>(marks), at<std::int64_t>(faults), at<const std::int64_t>(index), count,
+                        at<std::int64_t>(slots), at<std::uint8_t>(found)});
+  });
+  m.def("order",
+        [](int device, Address lane, const EpochOrder& epoch, const BitIndex* remaining, std::int64_t start, std::int64_t count,
+           Address ids) { RUN(order, Order{epoch, remaining, start, count, at<std::int64_t>(ids)}); });
+  m.def("mark_remaining", [](int device, Address lane, const EpochOrder& epoch, Address marks, Address remaining) {
+    RUN(mark_remaining, MarkRemaining{epoch, at<const std::uint8_t>(marks), at<std::uint8_t>(remaining)});
+  });
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m) {
+  m.attr("__version__") = INFOBATCH_VERSION;
+  m.attr("ALGORITHM_VERSION") = kAlgorithmVersion;
+  m.attr("SUM_WORDS") = kSumWords;
+  m.attr("DIGIT_PASSES") = kDigitPasses;
+  m.attr("DIGIT_BINS") = kDigitBins;
+  m.attr("MAX_THRESHOLDS") = kMaxThresholds;
+  m.attr("MAX_SAMPLES") = kMaxSamples;
+  m.attr("ROW_SLOTS") = kRowSlots;
+  m.attr("CUTOFF_RANGE") = kLaneRange;
+  m.attr("QUANTILE_STATE_BYTES") = sizeof(QuantileState);
+#ifdef INFOBATCH_WITH_CUDA
+  m.attr("CUDA_ARCHITECTURES") = INFOBATCH_CUDA_ARCHITECTURES;
+#else
+  m.attr("CUDA_ARCHITECTURES") = py::none();
+#endif
+#ifdef _OPENMP
+  m.attr("OPENMP") = true;
+#else
+  m.attr("OPENMP") = false;
+#endif
+  m.def("num_blocks", [](std::int64_t num_bits) { return num_blocks(num_bits); });
+  m.def("mark_bytes", [](std::int64_t num_slots) { return mark_bytes(num_slots); });
+  m.def("padded_bytes", [](std::int64_t num_bits) { return padded_bytes(num_bits); });
+  m.def("cutoff_of", [](double keep_probability) { return cutoff_of(keep_probability); });
+  m.def("tier_weights", &tier_weights);
+  m.def("advise_huge_pages",
+        [](Address memory, std::int64_t bytes) { return cpu::advise_huge_pages(at<void>(memory), bytes); });
+  bind_types(m);
+  bind_statistics(m);
+  bind_plan(m);
+  bind_order(m);
+}

@@ -1,0 +1,39 @@
+// Tiers: which keep probability a score falls under, the integer comparison that decides, and the weight that undoes it.
+//
+// Up to three thresholds, in descending order and padded with -infinity, make up to four tiers. A sample's tier is the number
+// of thresholds that its score is below: 0 is the top tier, which holds the unseen samples too (NaN is below nothing).
+#pragma once
+
+#include "philox.h"
+
+namespace infobatch {
+
+inline constexpr int kMaxThresholds = 3;
+inline constexpr int kMaxTiers = kMaxThresholds + 1;
+inline constexpr std::uint32_t kLaneRange = 1u << 16;  // a draw is 16 bits wide
+inline constexpr int kRowSlots = 8;                    // draws in a Philox block: one block decides a row of 8 slots
+
+// keep <=> lane < cutoff. cutoff = round half up of p * 2^16, at least 1; 2^16 keeps every sample.
+struct Cutoffs {
+  std::uint32_t of_tier[kMaxTiers];
+};
+
+IB_HD std::uint32_t cutoff_of(double keep_probability) {
+  const double scaled = keep_probability * kLaneRange + 0.5;
+  const std::uint32_t cutoff = static_cast<std::uint32_t>(scaled);
+  return cutoff < 1 ? 1 : cutoff > kLaneRange ? kLaneRange : cutoff;
+}
+
+// The weight is the reciprocal of the quantised probability, so that sum(weight) is unbiased by construction.
+IB_HD float weight_of(std::uint32_t cutoff) { return static_cast<float>(static_cast<double>(kLaneRange) / cutoff); }
+
+IB_HD std::uint32_t tier_of(float score, float t0, float t1, float t2) {
+  return static_cast<std::uint32_t>(score < t0) + (score < t1) + (score < t2);
+}
+
+// Draw of slot: lane slot % 8 of the Philox block of row slot / 8; lane 2i is the low half of word i, lane 2i + 1 the high.
+IB_HD std::uint32_t lane_of(const PhiloxBlock& block, int lane) {
+  return (lane & 1) ? block.w[lane >> 1] >> 16 : block.w[lane >> 1] & 0xFFFFu;
+}
+
+}  // namespace infobatch

@@ -1,0 +1,71 @@
+// Order: positions of the epoch -> sample ids, a tile at a time.
+#include "tile.h"
+
+namespace infobatch::cpu {
+namespace {
+
+constexpr std::int64_t kGrain = 16 * kTile;
+
+// Items of ranks (in place), in steps: each asks for the lines that the next one reads, for the whole tile.
+IB_MULTIVERSION void select_tile(const BitIndex index, std::uint64_t* ranks, int count) {
+  BlockRange ranges[kTile];
+  std::int64_t blocks[kTile];
+  for (int i = 0; i < count; ++i) {
+    ranges[i] = blocks_between_hints(index, static_cast<std::int64_t>(ranks[i]));
+    __builtin_prefetch(index.ones_before + ranges[i].low + ranges[i].length / 2);
+  }
+  for (int i = 0; i < count; ++i) {
+    blocks[i] = block_in_range(index, ranges[i], static_cast<std::int64_t>(ranks[i]));
+    __builtin_prefetch(index.words + blocks[i] * kBlockWords);
+  }
+  for (int i = 0; i < count; ++i) {
+    ranks[i] = static_cast<std::uint64_t>(item_in_block(index, blocks[i], static_cast<std::int64_t>(ranks[i])));
+  }
+}
+
+// Positions -> local slots.
+void slots_of_positions(const EpochOrder& epoch, Tile& tile, int count) {
+  const std::uint64_t kept = epoch.shuffle.size;
+  for (int i = 0; i < count; ++i) tile.item[i] = tile.item[i] < kept ? tile.item[i] : tile.item[i] % kept;
+  permute_tile(epoch.shuffle, tile, count);
+  select_tile(epoch.kept, tile.item, count);
+}
+
+}  // namespace
+
+Status order(const Order& args, int threads) {
+  parallel_parts(args.count, kGrain, threads, [&](std::int64_t begin, std::int64_t end) {
+    Tile tile;
+    for (std::int64_t start = begin; start < end; start += kTile) {
+      const int filled = static_cast<int>(std::min<std::int64_t>(kTile, end - start));
+      for (int i = 0; i < filled; ++i) tile.item[i] = static_cast<std::uint64_t>(args.start + start + i);
+      if (args.remaining) select_tile(*args.remaining, tile.item, filled);
+      slots_of_positions(args.epoch, tile, filled);
+      for (int i = 0; i < filled; ++i) tile.item[i] += static_cast<std::uint64_t>(args.epoch.shard.first_slot);
+      unpermute_tile(args.epoch.shard.deal, tile, filled);
+      for (int i = 0; i < filled; ++i) args.ids[start + i] = static_cast<std::int64_t>(tile.item[i]);
+    }
+  });
+  return Status::kOk;
+}
+
+Status mark_remaining(const MarkRemaining& args, int threads) {
+  const std::int64_t positions = static_cast<std::int64_t>(args.epoch.shuffle.size);
+  std::fill(args.remaining, args.remaining + padded_bytes(positions), std::uint8_t{0});
+  parallel_parts(positions, kGrain, threads, [&](std::int64_t begin, std::int64_t end) {
+    Tile tile;
+    for (std::int64_t start = begin; start < end; start += kTile) {
+      const int filled = static_cast<int>(std::min<std::int64_t>(kTile, end - start));
+      for (int i = 0; i < filled; ++i) tile.item[i] = static_cast<std::uint64_t>(start + i);
+      slots_of_positions(args.epoch, tile, filled);
+      for (int i = 0; i < filled; ++i) {
+        const std::int64_t place = start + i;
+        const bool visited = (mark_at(args.marks, tile.item[i]) & kVisitedMark) != 0;
+        if (!visited) args.remaining[place / 8] |= static_cast<std::uint8_t>(1u << (place % 8));
+      }
+    }
+  });
+  return Status::kOk;
+}
+
+}  // namespace infobatch::cpu

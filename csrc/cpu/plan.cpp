@@ -1,0 +1,114 @@
+// Plan: one pass over the scores makes the marks; the directory makes the kept slots selectable.
+#include "parallel.h"
+
+namespace infobatch::cpu {
+namespace {
+
+constexpr int kTileRows = 64;
+constexpr int kTileSlots = kTileRows * kRowSlots;  // draws and marks of a tile stay in the first-level cache
+
+struct Levels {
+  float threshold[kMaxThresholds];
+  std::uint32_t cutoff[kMaxTiers];
+};
+
+// The draws of 64 rows from `first_row`, slot by slot.
+IB_MULTIVERSION void draw_tile(std::uint64_t seed, std::uint32_t epoch, std::uint64_t first_row, std::uint16_t* lanes) {
+  for (int row = 0; row < kTileRows; ++row) {
+    const PhiloxBlock block = draw(seed, first_row + static_cast<std::uint64_t>(row), epoch, Purpose::kKeep);
+    for (int lane = 0; lane < kRowSlots; ++lane)
+      lanes[row * kRowSlots + lane] = static_cast<std::uint16_t>(lane_of(block, lane));
+  }
+}
+
+IB_MULTIVERSION void decide_tile(const float* scores, const std::uint16_t* lanes, Levels levels, std::uint8_t* marks) {
+  alignas(64) std::uint8_t wide[kTileSlots];
+  const float t0 = levels.threshold[0], t1 = levels.threshold[1], t2 = levels.threshold[2];
+  const std::uint32_t c0 = levels.cutoff[0], c1 = levels.cutoff[1], c2 = levels.cutoff[2], c3 = levels.cutoff[3];
+  for (int i = 0; i < kTileSlots; ++i) {
+    const float score = scores[i];
+    std::uint32_t cutoff = score < t0 ? c1 : c0;  // cutoffs.of_tier[tier_of(score)], as selects that vectorise
+    cutoff = score < t1 ? c2 : cutoff;
+    cutoff = score < t2 ? c3 : cutoff;
+    wide[i] = static_cast<std::uint8_t>(make_mark(lanes[i] < cutoff, tier_of(score, t0, t1, t2)));
+  }
+  for (int i = 0; i < kTileSlots / 2; ++i) marks[i] = static_cast<std::uint8_t>(wide[2 * i] | wide[2 * i + 1] << kMarkBits);
+}
+
+IB_MULTIVERSION void count_ones(const IndexBits& args) {
+  std::int64_t ones = 0;
+  for (std::int64_t block = 0; block < args.num_blocks; ++block) {
+    const std::int64_t before = ones;
+    args.ones_before[block] = before;
+    for (int w = 0; w < kBlockWords; ++w) ones += popcount64(args.words[block * kBlockWords + w] & args.mask);
+    const std::int64_t hint = (before + kHintStride - 1) / kHintStride;
+    if (hint * kHintStride < ones) args.hints[hint] = static_cast<std::uint32_t>(block);
+  }
+  args.ones_before[args.num_blocks] = ones;
+}
+
+// counts[2, 4] of the marks in words [begin, end). Marks behind the last slot are zero: tier 0, not kept.
+IB_MULTIVERSION void count_tiers_in(const std::uint64_t* words, std::int64_t begin, std::int64_t end, std::int64_t* counts) {
+  for (std::int64_t w = begin; w < end; ++w) {
+    const std::uint64_t kept = words[w] & kKeptMask;
+    const std::uint64_t low = (words[w] >> kTierShift) & kKeptMask, high = (words[w] >> (kTierShift + 1)) & kKeptMask;
+    const std::uint64_t is_tier[kMaxTiers] = {kKeptMask & ~(low | high), low & ~high, high & ~low, low & high};
+    for (int tier = 0; tier < kMaxTiers; ++tier) {
+      counts[tier] += popcount64(is_tier[tier]);
+      counts[kMaxTiers + tier] += popcount64(is_tier[tier] & kept);
+    }
+  }
+}
+
+}  // namespace
+
+Status draw_plan(const DrawPlan& args, int threads) {
+  const Levels levels{{args.thresholds[0], args.thresholds[1], args.thresholds[2]},
+                      {args.cutoffs.of_tier[0], args.cutoffs.of_tier[1], args.cutoffs.of_tier[2], args.cutoffs.of_tier[3]}};
+  const std::int64_t bytes = mark_bytes(args.num_slots);
+  parallel_parts(args.num_slots, 64 * kTileSlots, threads, [&](std::int64_t begin, std::int64_t end) {
+    alignas(64) std::uint16_t lanes[kTileSlots];
+    for (std::int64_t slot = begin; slot < end; slot += kTileSlots) {
+      draw_tile(args.seed, args.epoch, static_cast<std::uint64_t>(args.first_slot + slot) / kRowSlots, lanes);
+      const std::int64_t filled = std::min<std::int64_t>(kTileSlots, end - slot);
+      if (filled == kTileSlots) {
+        decide_tile(args.scores + slot, lanes, levels, args.marks + slot / 2);
+        continue;
+      }
+      float scores[kTileSlots];
+      std::uint8_t marks[kTileSlots / 2];
+      for (int i = 0; i < kTileSlots; ++i) scores[i] = i < filled ? args.scores[slot + i] : float_of(kUnseenBits);
+      decide_tile(scores, lanes, levels, marks);
+      for (std::int64_t i = filled; i < kTileSlots; ++i) marks[i / 2] &= static_cast<std::uint8_t>(i % 2 ? 0x0F : 0x00);
+      std::copy(marks, marks + std::min<std::int64_t>(kTileSlots / 2, bytes - slot / 2), args.marks + slot / 2);
+      std::fill(args.marks + std::min(bytes, (slot + kTileSlots) / 2), args.marks + bytes, std::uint8_t{0});
+    }
+  });
+  if (args.num_slots % kTileSlots == 0) std::fill(args.marks + args.num_slots / 2, args.marks + bytes, std::uint8_t{0});
+  return Status::kOk;
+}
+
+std::int64_t index_bits_scratch(std::int64_t) { return 0; }
+
+// One thread: this reads an eighth of what the plan read.
+Status index_bits(const IndexBits& args, int) {
+  count_ones(args);
+  return Status::kOk;
+}
+
+Status count_tiers(const CountTiers& args, int threads) {
+  std::fill(args.counts, args.counts + 2 * kMaxTiers, 0);
+  const std::int64_t words = mark_bytes(args.num_slots) / 8;
+  parallel_parts(words, 1 << 15, threads, [&](std::int64_t begin, std::int64_t end) {
+    std::int64_t counts[2 * kMaxTiers] = {};
+    count_tiers_in(reinterpret_cast<const std::uint64_t*>(args.marks), begin, end, counts);
+    for (int i = 0; i < 2 * kMaxTiers; ++i) {
+#pragma omp atomic
+      args.counts[i] += counts[i];
+    }
+  });
+  args.counts[0] -= words * 16 - args.num_slots;  // the padding
+  return Status::kOk;
+}
+
+}  // namespace infobatch::cpu

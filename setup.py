@@ -1,0 +1,50 @@
+"""Hands the native build to CMake. What is built stands in CMakeLists.txt."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+
+class CMakeBuild(build_ext):
+    """Configures with ninja, builds, and installs the module where setuptools expects it."""
+
+    def build_extension(self, ext: Extension) -> None:
+        import pybind11
+
+        compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), None)
+        if compiler is None or shutil.which(compiler.split()[0]) is None:
+            sys.exit(
+                f"infobatch_fast: no C++ compiler found (CXX={os.environ.get('CXX')!r}). Install one with C++20, for instance "
+                "'apt-get install g++' or 'xcode-select --install', or name it in CXX, and install again."
+            )
+        target = Path(self.get_ext_fullpath(ext.name)).resolve().parent
+        build = Path(self.build_temp).resolve()
+        build.mkdir(parents=True, exist_ok=True)
+        configure = [
+            "cmake",
+            "-G",
+            "Ninja",
+            "-S",
+            str(Path(__file__).resolve().parent),
+            "-B",
+            str(build),
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            *(f"-D{name}={os.environ[name]}" for name in ("INFOBATCH_CUDA", "INFOBATCH_SANITIZE") if name in os.environ),
+            *os.environ.get("CMAKE_ARGS", "").split(),
+        ]
+        jobs = ["--parallel", os.environ["MAX_JOBS"]] if "MAX_JOBS" in os.environ else []
+        try:
+            subprocess.run(configure, check=True)
+            subprocess.run(["cmake", "--build", str(build), *jobs], check=True)
+            subprocess.run(["cmake", "--install", str(build), "--prefix", str(target)], check=True)
+        except subprocess.CalledProcessError as error:
+            sys.exit(f"infobatch_fast: the native build failed at {' '.join(error.cmd[:2])}; the reason stands above.")
+
+
+setup(ext_modules=[Extension("infobatch_fast._core", sources=[])], cmdclass={"build_ext": CMakeBuild})
