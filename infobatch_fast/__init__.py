@@ -1,1 +1,28 @@
-"""x"""
+"""InfoBatch (unbiased dynamic data pruning) for PyTorch, at no cost for training sets of hundreds of millions of samples.
+
+>>> pruner = InfoBatch(dataset, num_epochs=90)                                            # doctest: +SKIP
+>>> loader = DataLoader(with_index(dataset), batch_size=256, sampler=pruner.sampler)      # doctest: +SKIP
+>>> loss = pruner.update(index, F.cross_entropy(model(x), y, reduction="none"))           # doctest: +SKIP
+"""
+
+from .dataset import IndexedDataset, with_index
+from .ops import VERSION as __version__
+from .plan import EpochStats
+from .policy import MeanThreshold, NoPruning, Policy, QuantileTiers, RandomPruning
+from .pruner import InfoBatch
+from .sampler import InfoBatchBatchSampler, InfoBatchSampler
+
+__all__ = [
+    "EpochStats",
+    "IndexedDataset",
+    "InfoBatch",
+    "InfoBatchBatchSampler",
+    "InfoBatchSampler",
+    "MeanThreshold",
+    "NoPruning",
+    "Policy",
+    "QuantileTiers",
+    "RandomPruning",
+    "__version__",
+    "with_index",
+]

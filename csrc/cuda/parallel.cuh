@@ -1,0 +1,73 @@
+// How the CUDA backend spreads a table over blocks, and adds up what their warps find.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+
+#include "../backends.h"
+
+namespace infobatch::cuda {
+
+inline constexpr int kWarp = 32;
+inline constexpr unsigned kAllLanes = 0xFFFFFFFFu;
+
+inline cudaStream_t stream_of(void* stream) { return static_cast<cudaStream_t>(stream); }
+
+// Keeps the error for last_error.
+Status status_of(cudaError_t error) noexcept;
+
+// Whether the launches just made were accepted.
+inline Status launched() noexcept { return status_of(cudaGetLastError()); }
+
+inline Status zero(void* memory, std::int64_t bytes, void* stream) noexcept {
+  return status_of(cudaMemsetAsync(memory, 0, static_cast<std::size_t>(bytes), stream_of(stream)));
+}
+
+constexpr std::int64_t ceil_div(std::int64_t total, std::int64_t part) { return (total + part - 1) / part; }
+
+// Blocks that give every item a thread. Kernels stride by the grid all the same, as a grid holds fewer than 2^31 blocks.
+inline unsigned blocks_for(std::int64_t items, int block_size) {
+  constexpr std::int64_t kMostBlocks = 1 << 30;
+  return static_cast<unsigned>(std::min(ceil_div(items, block_size), kMostBlocks));
+}
+
+// Blocks of a kernel that walks `tiles` with as many as the current device holds at a time.
+unsigned resident_blocks(std::int64_t tiles, int blocks_per_multiprocessor) noexcept;
+
+__device__ inline std::int64_t thread_in_grid() { return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
+
+__device__ inline std::int64_t threads_in_grid() { return static_cast<std::int64_t>(gridDim.x) * blockDim.x; }
+
+// The sum over the warp, in lane 0.
+__device__ inline std::int64_t warp_sum(std::int64_t value) {
+  for (int step = kWarp / 2; step > 0; step /= 2) value += __shfl_down_sync(kAllLanes, value, step);
+  return value;
+}
+
+// atomicAdd of a signed 64-bit number, which CUDA has for unsigned ones only: the bits are the same.
+__device__ inline void atomic_add(std::int64_t* sum, std::int64_t value) {
+  atomicAdd(reinterpret_cast<unsigned long long*>(sum), static_cast<unsigned long long>(value));
+}
+
+// kQuads times four neighbouring scores, from scores[first], scores[first + stride], ...; all multiples of four. Unseen behind
+// the last slot. One test for all, so that the loads are in flight together.
+template <int kQuads>
+__device__ inline void load_scores(const float* scores, std::int64_t first, std::int64_t stride, std::int64_t num_slots,
+                                   float (&loaded)[4 * kQuads]) {
+  const bool whole = first + (kQuads - 1) * stride + 4 <= num_slots;
+#pragma unroll
+  for (int quad = 0; quad < kQuads; ++quad) {
+    const std::int64_t slot = first + quad * stride;
+    float* four = loaded + 4 * quad;
+    if (whole) {
+      const float4 read = *reinterpret_cast<const float4*>(scores + slot);
+      four[0] = read.x, four[1] = read.y, four[2] = read.z, four[3] = read.w;
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) four[i] = slot + i < num_slots ? scores[slot + i] : float_of(kUnseenBits);
+    }
+  }
+}
+
+}  // namespace infobatch::cuda

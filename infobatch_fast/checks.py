@@ -1,0 +1,125 @@
+"""Checks of arguments. Each error names the argument and the value, and says what would be right."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence, Sized
+from typing import Any, TypeAlias
+
+import torch
+
+from . import ops
+
+Index: TypeAlias = torch.Tensor | Sequence[int] | int
+
+
+def check_int(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """``value`` as an int in [low, high], NumPy's ints included.
+
+    Raises:
+        TypeError: It is no integer.
+        ValueError: It is out of range.
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int, got {value!r} of type {type(value).__name__}") from None
+    if number < low or (high is not None and number > high):
+        span = f"at least {low}" if high is None else f"in [{low}, {high}]"
+        raise ValueError(f"{name} must be {span}, got {number}")
+    return number
+
+
+def check_fraction(name: str, value: Any, closed: bool, meaning: str) -> float:
+    """``value`` as a float in [0, 1], or in [0, 1) where not ``closed``.
+
+    Raises:
+        TypeError: It is no real number.
+        ValueError: It is out of range or NaN.
+    """
+    span = "[0, 1]" if closed else "[0, 1)"
+    try:
+        if isinstance(value, (bool, str)):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number in {span}, got {value!r} of type {type(value).__name__}") from None
+    if not (0.0 <= number <= 1.0) or (number == 1.0 and not closed):
+        raise ValueError(f"{name} must be in {span}, got {value!r}: it is {meaning}")
+    return number
+
+
+def check_size(data_source: Sized | int) -> int:
+    """Number of samples of a data set, or the number itself.
+
+    Raises:
+        TypeError: It has no length.
+        ValueError: It is empty, or above 2^40.
+    """
+    if isinstance(data_source, int) and not isinstance(data_source, bool):
+        return check_int("data_source", data_source, 1, ops.MAX_SAMPLES)
+    try:
+        size = len(data_source)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(
+            f"data_source must be a data set with a length, or the number of its samples, got {type(data_source).__name__}: for a "
+            "stream pass the number of its samples, and filter their ids with InfoBatch.is_kept"
+        ) from None
+    return check_int("len(data_source)", size, 1, ops.MAX_SAMPLES)
+
+
+def check_index(index: Index, device: torch.device) -> torch.Tensor:
+    """Sample indices as a contiguous int64 tensor [B] on the table's device.
+
+    Raises:
+        TypeError: They are no integers.
+        ValueError: They are not of one dimension, or on a GPU while the table is on the CPU.
+    """
+    if not isinstance(index, torch.Tensor):
+        index = torch.as_tensor([index] if isinstance(index, int) else index)
+    if index.dtype != torch.int64:
+        if index.dtype.is_floating_point or index.dtype.is_complex or index.dtype == torch.bool:
+            raise TypeError(
+                f"index must be of an integer dtype, got {index.dtype}: pass the sample indices that the batch came with, from "
+                "DataLoader(with_index(dataset), ...); floats cannot hold indices above 2^24"
+            )
+        index = index.to(torch.int64)
+    if index.dim() != 1:
+        raise ValueError(f"index must be of shape [B], got {list(index.shape)}")
+    if index.device != device:
+        if device.type == "cpu":
+            raise ValueError(
+                f"index is on {index.device} and the pruner on cpu, so each step would wait for the GPU: construct "
+                f"InfoBatch(..., device={str(index.device)!r})"
+            )
+        index = index.to(device, non_blocking=True)
+    return index.contiguous()
+
+
+def check_values(name: str, values: torch.Tensor, index: torch.Tensor, device: torch.device) -> None:
+    """Whether ``values`` holds one floating number for each index, on the table's device.
+
+    Raises:
+        TypeError: It is no tensor of a floating dtype.
+        ValueError: Its shape or device differs.
+    """
+    if not isinstance(values, torch.Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(values).__name__}")
+    if values.dim() != 1 or values.shape != index.shape:
+        hint = (
+            "reduce to one number a sample, for instance losses.mean(dim=1)"
+            if values.dim() > 1
+            else "compute the loss with reduction='none'"
+        )
+        raise ValueError(
+            f"{name} must hold one number for each of the {index.shape[0]} indices, got shape {list(values.shape)}: {hint}"
+        )
+    if not values.dtype.is_floating_point:
+        raise TypeError(f"{name} must be of a floating dtype, got {values.dtype}")
+    if values.device != device:
+        raise ValueError(
+            f"{name} is on {values.device} and the pruner on {device}: construct InfoBatch(..., device={str(values.device)!r}), "
+            "the device that computes the losses"
+        )

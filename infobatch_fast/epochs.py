@@ -1,0 +1,112 @@
+"""Which epoch it is, and when its plan is made: once, at the first call that needs it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from . import ops
+from .checks import check_int
+from .plan import Plan, Planner
+from .policy import Schedule
+
+
+class SavedPlan(NamedTuple):
+    """Numbers of the plan that a checkpoint was taken under; its bits are in the marks."""
+
+    pruned: bool
+    cutoffs: ops.Cutoffs
+    thresholds: tuple[float, ...]
+    seen: int
+
+
+class Epochs:
+    """The current epoch, its plan, and how far it has come.
+
+    Args:
+        planner: Makes the plans.
+        schedule: Says which epochs are pruned.
+
+    Attributes:
+        epoch: The current epoch.
+        scored: Losses recorded since its plan was made.
+        planned_samples, planned_kept: Sums over the plans made so far.
+    """
+
+    def __init__(self, planner: Planner, schedule: Schedule) -> None:
+        self._planner, self._schedule = planner, schedule
+        self.epoch = self.scored = self.planned_samples = self.planned_kept = 0
+        self._plan: Plan | None = None
+        self._saved_plan: SavedPlan | None = None  # read from a checkpoint, and not yet taken up
+        self._first_epoch = 0  # of this process: 0, or that of the checkpoint
+        self._was_selected = False
+        self._exhausted = False  # an iteration of this epoch has yielded all
+        self._scored_before = 0  # a restart
+
+    def select(self, epoch: int) -> None:
+        """``set_epoch``: one before the checkpoint's is ignored, the current one may be iterated again."""
+        epoch = check_int("epoch", epoch, 0, 2**32 - 1)
+        if epoch < self._first_epoch:
+            return
+        if epoch != self.epoch:
+            self._move_to(epoch)
+        self._was_selected = True
+        self._exhausted = False
+
+    def plan(self) -> Plan:
+        """The plan of the current epoch; made, or taken up from a checkpoint, at the first call."""
+        if self._plan is not None:
+            return self._plan
+        if self._saved_plan is not None:
+            pruned, cutoffs, values, seen = self._saved_plan
+            plan = self._planner.restore(self.epoch, pruned, cutoffs, values, seen)
+            self._scored_before = self.scored
+            self._exhausted = plan.available == 0
+        else:
+            plan = self._planner.make(self.epoch, self._schedule.prunes(self.epoch))
+            self.scored = self._scored_before = 0
+            self.planned_samples += self._planner.table.num_samples
+            self.planned_kept += plan.kept
+        self._plan, self._saved_plan = plan, None
+        return plan
+
+    def is_current(self, plan: Plan) -> bool:
+        """Whether ``plan`` is still in force."""
+        return plan is self._plan
+
+    def begin(self) -> Plan:
+        """An iterator starts: in the next epoch if this one was yielded to its end and nobody has selected one since."""
+        self.plan()
+        if self._exhausted:
+            self._move_to(self.epoch + 1)
+        return self.plan()
+
+    def end(self, plan: Plan) -> None:
+        """An iterator has yielded all of ``plan``."""
+        self._exhausted = self._exhausted or plan is self._plan
+
+    def length(self) -> int:
+        """Indices in the iteration that comes next, or is under way.
+
+        A loader asks the sampler for the last indices long before the last loss is in. So the epoch does not move on before
+        everything that was yielded was scored; nor for somebody who calls set_epoch, and may ask in the last step.
+        """
+        plan = self.plan()
+        if self._exhausted and not self._was_selected and self.scored - self._scored_before >= plan.length:
+            self._move_to(self.epoch + 1)
+        return self.plan().length
+
+    def save(self) -> SavedPlan | None:
+        """What a checkpoint notes of the plan in force, if there is one."""
+        plan = self._plan
+        return self._saved_plan if plan is None else SavedPlan(plan.pruned, plan.cutoffs, plan.thresholds, plan.seen)
+
+    def load(self, epoch: int, scored: int, planned: tuple[int, int], saved_plan: SavedPlan | None) -> None:
+        """Goes on with a checkpoint whose scores and marks are in the table already."""
+        self._move_to(epoch)
+        self._first_epoch, self.scored, self._saved_plan = epoch, scored, saved_plan
+        self.planned_samples, self.planned_kept = planned
+
+    def _move_to(self, epoch: int) -> None:
+        self.epoch = epoch
+        self._plan = self._saved_plan = None
+        self._exhausted = self._was_selected = False

@@ -1,0 +1,278 @@
+"""The native core, as functions of tensors. This is the only module that imports ``_core``."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from typing import Protocol, TypeAlias
+
+import torch
+
+try:
+    from . import _core
+except ImportError as error:
+    raise ImportError(
+        "infobatch_fast: the native module _core is missing or does not load. Build it with 'pip install .' in the project's "
+        f"directory, and do not import the package from its source tree unless it was installed with 'pip install -e .' ({error})"
+    ) from error
+
+VERSION = _core.__version__
+ALGORITHM_VERSION = _core.ALGORITHM_VERSION
+CUDA_ARCHITECTURES = _core.CUDA_ARCHITECTURES
+OPENMP = _core.OPENMP
+DIGIT_PASSES = _core.DIGIT_PASSES
+MAX_THRESHOLDS = _core.MAX_THRESHOLDS
+MAX_SAMPLES = _core.MAX_SAMPLES
+ROW_SLOTS = _core.ROW_SLOTS
+CUTOFF_RANGE = _core.CUTOFF_RANGE
+
+Shard: TypeAlias = _core.Shard
+Permutation: TypeAlias = _core.Permutation
+EpochOrder: TypeAlias = _core.EpochOrder
+deal_permutation = _core.deal_permutation
+shuffle_permutation = _core.shuffle_permutation
+identity_permutation = _core.identity_permutation
+cutoff_of = _core.cutoff_of
+tier_weights = _core.tier_weights
+mark_bytes = _core.mark_bytes
+padded_bytes = _core.padded_bytes
+
+Cutoffs = tuple[int, int, int, int]
+
+
+def check_device(device: torch.device | str | int | None) -> torch.device:
+    """The device of a table; None is the CPU.
+
+    Raises:
+        ValueError: It is neither a CPU nor a CUDA device.
+        RuntimeError: CUDA is asked for, and this build, this torch or this machine has none.
+    """
+    chosen = torch.device("cpu" if device is None else device)
+    if chosen.type == "cpu":
+        return torch.device("cpu")
+    if chosen.type != "cuda":
+        raise ValueError(f"device must be 'cpu' or 'cuda', got {str(chosen)!r}")
+    if CUDA_ARCHITECTURES is None:
+        raise RuntimeError(
+            f"device={str(chosen)!r}: infobatch_fast was built without CUDA. Install the CUDA toolkit, put nvcc on PATH, and "
+            "build again with INFOBATCH_CUDA=ON pip install --force-reinstall --no-deps ."
+        )
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            f"device={str(chosen)!r}: torch sees no CUDA device (torch {torch.__version__}, built for CUDA "
+            f"{torch.version.cuda}). Check the driver with nvidia-smi, and that torch is a CUDA build"
+        )
+    index = torch.cuda.current_device() if chosen.index is None else chosen.index
+    if index >= torch.cuda.device_count():
+        raise ValueError(f"device={str(chosen)!r}: torch sees {torch.cuda.device_count()} CUDA devices, counted from 0")
+    return torch.device("cuda", index)
+
+
+def _where(tensor: torch.Tensor) -> tuple[int, int]:
+    """What the core calls device and lane: (-1, threads), or (ordinal, stream)."""
+    if tensor.device.type == "cpu":
+        return -1, torch.get_num_threads()
+    ordinal = tensor.device.index
+    return ordinal, torch.cuda.current_stream(ordinal).cuda_stream
+
+
+def empty_table(size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """An uninitialised 1-D tensor; on the CPU its memory is advised to take huge pages, as it will be read at random."""
+    table = torch.empty(size, dtype=dtype, device=device)
+    if device.type == "cpu":
+        _core.advise_huge_pages(table.data_ptr(), table.numel() * table.element_size())
+    return table
+
+
+def sum_scores(scores: torch.Tensor) -> torch.Tensor:
+    """Exact sum of float32 scores [n] as int64 [11]: ten limbs and the number of seen scores."""
+    total = torch.empty(_core.SUM_WORDS, dtype=torch.int64, device=scores.device)
+    _core.sum_scores(*_where(scores), scores.data_ptr(), scores.numel(), total.data_ptr())
+    return total
+
+
+def mean_threshold(total: torch.Tensor) -> torch.Tensor:
+    """The mean threshold of an exact sum: float32 [3], padded with -inf."""
+    thresholds = torch.empty(MAX_THRESHOLDS, dtype=torch.float32, device=total.device)
+    _core.mean_threshold(*_where(total), total.data_ptr(), thresholds.data_ptr())
+    return thresholds
+
+
+class QuantileSelection:
+    """Radix selection of order statistics: ``count`` and ``narrow`` for each digit, with a sum over ranks in between."""
+
+    def __init__(self, fractions: tuple[int, ...], device: torch.device) -> None:
+        self._fractions = fractions
+        self._state = torch.empty(_core.QUANTILE_STATE_BYTES // 8, dtype=torch.int64, device=device)
+        self.thresholds = torch.empty(MAX_THRESHOLDS, dtype=torch.float32, device=device)
+
+    @property
+    def seen(self) -> torch.Tensor:
+        """int64 [1], the number of seen scores. The state's last word."""
+        return self._state[-1:]
+
+    def count(self, scores: torch.Tensor, digit: int) -> torch.Tensor:
+        """Histograms of one digit of the candidates: int64 [3 * 2048]."""
+        counts = torch.empty(MAX_THRESHOLDS * _core.DIGIT_BINS, dtype=torch.int64, device=scores.device)
+        _core.count_digits(
+            *_where(scores),
+            scores.data_ptr(),
+            scores.numel(),
+            digit,
+            len(self._fractions),
+            self._state.data_ptr(),
+            counts.data_ptr(),
+        )
+        return counts
+
+    def narrow(self, counts: torch.Tensor, digit: int) -> None:
+        """Fixes one digit of each order statistic; after the last one ``thresholds`` is set."""
+        _core.narrow_quantiles(
+            *_where(counts), counts.data_ptr(), digit, self._fractions, self._state.data_ptr(), self.thresholds.data_ptr()
+        )
+
+
+def draw_plan(
+    scores: torch.Tensor,
+    first_slot: int,
+    thresholds: torch.Tensor,
+    cutoffs: Cutoffs,
+    seed: int,
+    epoch: int,
+    marks: torch.Tensor,
+) -> None:
+    """Writes the marks of an epoch."""
+    _core.draw_plan(
+        *_where(scores),
+        scores.data_ptr(),
+        first_slot,
+        scores.numel(),
+        thresholds.data_ptr(),
+        cutoffs,
+        seed,
+        epoch,
+        marks.data_ptr(),
+    )
+
+
+def count_tiers(marks: torch.Tensor, num_slots: int) -> torch.Tensor:
+    """int64 [8]: slots of each tier, then kept slots of each tier."""
+    counts = torch.empty(8, dtype=torch.int64, device=marks.device)
+    _core.count_tiers(*_where(marks), marks.data_ptr(), num_slots, counts.data_ptr())
+    return counts
+
+
+class BitDirectory:
+    """A bit array with its directory for select. ``of_marks``: the ones are the kept bits of marks, else all bits."""
+
+    def __init__(self, words: torch.Tensor, of_marks: bool) -> None:
+        self._words, self._of_marks = words, of_marks
+        self._blocks = _core.num_blocks(8 * words.numel())
+        self._ones_before = torch.empty(self._blocks + 1, dtype=torch.int64, device=words.device)
+        self._hints = torch.empty(self._blocks + 1, dtype=torch.int32, device=words.device)
+        self._scratch_bytes = _core.index_bits_scratch(_where(words)[0], self._blocks)
+        self.native = _core.BitIndex(words.data_ptr(), self._blocks, of_marks, self._ones_before.data_ptr(), self._hints.data_ptr())
+
+    def build(self) -> torch.Tensor:
+        """Indexes the array as it is now; the number of ones, int64 [1], stays on the device."""
+        scratch = torch.empty(self._scratch_bytes, dtype=torch.uint8, device=self._words.device)
+        _core.index_bits(
+            *_where(self._words),
+            self._words.data_ptr(),
+            self._blocks,
+            self._of_marks,
+            self._ones_before.data_ptr(),
+            self._hints.data_ptr(),
+            scratch.data_ptr(),
+            self._scratch_bytes,
+        )
+        return self._ones_before[-1:]
+
+
+def order(epoch: EpochOrder, remaining: BitDirectory | None, start: int, stop: int, device: torch.device) -> torch.Tensor:
+    """Sample ids at positions [start, stop) of the order, or of what remains of it: int64."""
+    ids = torch.empty(stop - start, dtype=torch.int64, device=device)
+    _core.order(*_where(ids), epoch, None if remaining is None else remaining.native, start, stop - start, ids.data_ptr())
+    return ids
+
+
+def mark_remaining(epoch: EpochOrder, positions: int, marks: torch.Tensor) -> torch.Tensor:
+    """Bitmap of the positions of an order that are not visited."""
+    bits = torch.empty(padded_bytes(positions), dtype=torch.uint8, device=marks.device)
+    _core.mark_remaining(*_where(marks), epoch, marks.data_ptr(), bits.data_ptr())
+    return bits
+
+
+def look_up(shard: Shard, marks: torch.Tensor, faults: torch.Tensor, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Slots (int64, -1 for a bad index) and marks (uint8) of sample ids; bad ones are added to ``faults``."""
+    slots = torch.empty_like(index)
+    found = torch.empty(index.numel(), dtype=torch.uint8, device=index.device)
+    _core.look_up(
+        *_where(index),
+        shard,
+        marks.data_ptr(),
+        faults.data_ptr(),
+        index.data_ptr(),
+        index.numel(),
+        slots.data_ptr(),
+        found.data_ptr(),
+    )
+    return slots, found
+
+
+class Recorder:
+    """Stores scores and returns weights under one plan. It keeps the tensors that it writes to alive."""
+
+    def __init__(self, shard: Shard, scores: torch.Tensor, marks: torch.Tensor, faults: torch.Tensor, cutoffs: Cutoffs) -> None:
+        self._held = (scores, marks, faults)
+        pointers = (scores.data_ptr(), marks.data_ptr(), faults.data_ptr())
+        self._native = _core.Recorder(_where(scores)[0], shard, *pointers, cutoffs)
+
+    def __call__(self, index: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Weights float32 [B] of ids int64 [B], whose float32 scores are recorded; all contiguous, on the table's device."""
+        weights = torch.empty_like(scores)
+        self._native(_where(scores)[1], index.data_ptr(), scores.data_ptr(), index.numel(), weights.data_ptr())
+        return weights
+
+
+# `record` as torch sees it. The plan may change between two calls of a compiled graph, so the graph holds the number of a pruner,
+# and the pruner is asked at run time. The table is passed along so that torch knows what is written.
+
+
+class Records(Protocol):
+    """What ``record`` calls back."""
+
+    def _record(self, index: torch.Tensor, scores: torch.Tensor) -> torch.Tensor: ...
+
+
+_library = torch.library.Library("infobatch_fast", "DEF")  # type: ignore[no-untyped-call]
+_library.define("record(Tensor(a!) table, Tensor index, Tensor scores, int handle) -> Tensor")  # type: ignore[no-untyped-call]
+_targets: weakref.WeakValueDictionary[int, Records] = weakref.WeakValueDictionary()
+_handles = itertools.count(1)  # never reused: a compiled graph may outlive its pruner
+
+
+def register(target: Records) -> int:
+    """A number by which ``record`` finds ``target`` as long as it lives."""
+    handle = next(_handles)
+    _targets[handle] = target
+    return handle
+
+
+def _record(table: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int) -> torch.Tensor:
+    return _targets[handle]._record(index, scores)
+
+
+def _record_meta(table: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int) -> torch.Tensor:
+    return torch.empty_like(scores)
+
+
+for _key in ("CPU", "CUDA"):
+    _library.impl("record", _record, _key)  # type: ignore[no-untyped-call]
+torch.library.register_fake("infobatch_fast::record", _record_meta, lib=_library)
+_record_op = torch.ops.infobatch_fast.record.default
+
+
+def record(table: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int) -> torch.Tensor:
+    """Stores float32 scores [B] of ids int64 [B] in the table of pruner ``handle``; their weights, float32 [B]."""
+    weights: torch.Tensor = _record_op(table, index, scores, handle)
+    return weights

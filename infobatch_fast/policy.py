@@ -1,0 +1,176 @@
+"""Policies: which samples may be pruned in an epoch, and how often. The schedule: in which epochs."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from . import ops
+from .checks import check_fraction, check_int
+
+if TYPE_CHECKING:
+    from .distributed import Ranks
+    from .scores import ScoreTable, Thresholds
+
+
+class Policy(ABC):
+    """Thresholds that cut the seen scores into tiers, and the prune ratio of each tier.
+
+    Tier 0 is the top tier and is always kept; it also holds the unseen samples. A sample's tier is the number of thresholds
+    that its score is below.
+    """
+
+    @property
+    @abstractmethod
+    def prune_ratio_of_tier(self) -> tuple[float, ...]:
+        """Prune ratios of tiers 1, 2, 3, as far as there are such tiers."""
+
+    @abstractmethod
+    def thresholds(self, table: ScoreTable, ranks: Ranks) -> Thresholds:
+        """Measures the thresholds on the seen scores of all ranks, on the table's device."""
+
+    @property
+    def cutoffs(self) -> tuple[int, int, int, int]:
+        """Of each tier the keep probability in units of 2^-16: a sample is kept if its 16-bit draw is below."""
+        cutoffs = [ops.CUTOFF_RANGE, *(ops.cutoff_of(1.0 - ratio) for ratio in self.prune_ratio_of_tier)]
+        cutoffs += [ops.CUTOFF_RANGE] * (4 - len(cutoffs))
+        return (cutoffs[0], cutoffs[1], cutoffs[2], cutoffs[3])
+
+
+def _check_ratio(name: str, ratio: float) -> float:
+    meaning = "the probability that a sample of the tier is skipped in an epoch; 0 keeps all, 0.5 is the paper's choice"
+    return check_fraction(name, ratio, closed=False, meaning=meaning)
+
+
+@dataclass(frozen=True)
+class MeanThreshold(Policy):
+    """Samples that score below the mean of the seen scores are pruned with probability ``prune_ratio`` (the paper's rule).
+
+    Args:
+        prune_ratio: r in [0, 1).
+
+    Raises:
+        ValueError: ``prune_ratio`` is outside [0, 1).
+
+    Source: Qin et al., InfoBatch, ICLR 2024 (arXiv 2303.04947), Eq. 3.
+    """
+
+    prune_ratio: float = 0.5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prune_ratio", _check_ratio("prune_ratio", self.prune_ratio))
+
+    @property
+    def prune_ratio_of_tier(self) -> tuple[float, ...]:
+        """One tier below the mean."""
+        return (self.prune_ratio,)
+
+    def thresholds(self, table: ScoreTable, ranks: Ranks) -> Thresholds:
+        """The exact mean of the seen scores."""
+        return table.mean_threshold(ranks)
+
+
+@dataclass(frozen=True)
+class QuantileTiers(Policy):
+    """The lowest seen scores in tiers, each with a prune ratio of its own; scores above the last quantile are always kept.
+
+    The default is the recipe behind the paper's 40 % figures: the lowest 20 % are pruned with probability 0.75, those from 20
+    to 85 % with 0.5, the top 15 % never.
+
+    Args:
+        quantiles: One to three fractions in (0, 1), ascending: the upper ends of the tiers.
+        prune_ratios: As many ratios in [0, 1): of the tier below the first quantile, of that up to the second, and so on.
+
+    Raises:
+        ValueError: The lengths differ, there are none or more than three, or a value is out of range or order.
+
+    Source: the configuration of the paper's authors' research code, described in docs/algorithm.md.
+    """
+
+    quantiles: tuple[float, ...] = (0.2, 0.85)
+    prune_ratios: tuple[float, ...] = (0.75, 0.5)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "quantiles", tuple(float(q) for q in self.quantiles))
+        object.__setattr__(self, "prune_ratios", tuple(_check_ratio("prune_ratios", r) for r in self.prune_ratios))
+        if len(self.quantiles) != len(self.prune_ratios) or not 1 <= len(self.quantiles) <= ops.MAX_THRESHOLDS:
+            raise ValueError(
+                f"quantiles and prune_ratios must be of one length from 1 to {ops.MAX_THRESHOLDS}, got {self.quantiles!r} and "
+                f"{self.prune_ratios!r}: each quantile is the upper end of a tier with its own ratio"
+            )
+        ends = (0.0, *self.quantiles, 1.0)
+        if not all(low < high for low, high in pairwise(ends)):
+            raise ValueError(f"quantiles must ascend strictly inside (0, 1), got {self.quantiles!r}")
+
+    @property
+    def prune_ratio_of_tier(self) -> tuple[float, ...]:
+        """From the highest tier that is pruned to the lowest."""
+        return self.prune_ratios[::-1]
+
+    def thresholds(self, table: ScoreTable, ranks: Ranks) -> Thresholds:
+        """The order statistics of the seen scores at the quantiles, exactly."""
+        return table.quantile_thresholds(tuple(math.ceil(q * 2**32) for q in self.quantiles[::-1]), ranks)
+
+
+@dataclass(frozen=True)
+class RandomPruning(Policy):
+    """Every seen sample is pruned with the same probability, whatever its score, and weighted accordingly.
+
+    It is the baseline with which each claim about accuracy must be compared.
+
+    Args:
+        prune_ratio: r in [0, 1).
+
+    Raises:
+        ValueError: ``prune_ratio`` is outside [0, 1).
+    """
+
+    prune_ratio: float = 0.5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prune_ratio", _check_ratio("prune_ratio", self.prune_ratio))
+
+    @property
+    def prune_ratio_of_tier(self) -> tuple[float, ...]:
+        """All seen samples are in tier 1."""
+        return (self.prune_ratio,)
+
+    def thresholds(self, table: ScoreTable, ranks: Ranks) -> Thresholds:
+        """Infinity: every seen score is below it."""
+        return table.constant_threshold(math.inf, ranks)
+
+
+@dataclass(frozen=True)
+class NoPruning(Policy):
+    """Every sample is kept and weighs 1: full epochs, with the same sampler and the same statistics."""
+
+    @property
+    def prune_ratio_of_tier(self) -> tuple[float, ...]:
+        """No tier is pruned."""
+        return ()
+
+    def thresholds(self, table: ScoreTable, ranks: Ranks) -> Thresholds:
+        """Minus infinity: no score is below it."""
+        return table.constant_threshold(-math.inf, ranks)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Epochs in [warmup_epochs, floor(delta * num_epochs)) are pruned, all others are full (the paper's annealing, Eq. 10)."""
+
+    num_epochs: int
+    delta: float
+    warmup_epochs: int
+
+    def __post_init__(self) -> None:
+        check_int("num_epochs", self.num_epochs, 1)
+        check_int("warmup_epochs", self.warmup_epochs, 0)
+        meaning = "the fraction of the epochs after which all samples are used again; the paper's choice is 0.875"
+        check_fraction("delta", self.delta, closed=True, meaning=meaning)
+
+    def prunes(self, epoch: int) -> bool:
+        """Whether ``epoch`` is pruned."""
+        return self.warmup_epochs <= epoch < math.floor(self.delta * self.num_epochs)

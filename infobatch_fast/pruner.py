@@ -1,0 +1,290 @@
+"""InfoBatch: the object that learns which samples are well learned, decides, weighs, and is checkpointed."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+
+from . import ops
+from .checks import Index, check_index, check_int, check_size, check_values
+from .distributed import find_ranks
+from .epochs import Epochs
+from .plan import EpochStats, Planner
+from .policy import MeanThreshold, Policy, Schedule
+from .sampler import InfoBatchSampler
+from .scores import ScoreTable
+from .state import pack_state, unpack_state
+
+
+class InfoBatch:
+    """Unbiased dynamic data pruning: skips well-learned samples at random and weights the others so that the gradient stays right.
+
+    In a pruned epoch each sample whose last seen loss H is below the mean is skipped with probability r; the ones of them that
+    are kept weigh 1/(1 - r), all others weigh 1 (Eq. 3 and 4 of the paper), so that the expected sum of weighted losses is that
+    of the full data set. Unseen samples are always kept. The last epochs are full (Eq. 10).
+
+    Args:
+        data_source: The data set, or the number N of its samples; 1 <= N <= 2^40.
+        num_epochs: Epochs of the run, at least 1. They only place the end of pruning.
+        prune_ratio: r in [0, 1), the probability that a sample below the mean is skipped. It is not the fraction saved, which
+            depends on how many samples are below.
+        delta: Fraction of the epochs after which all are full: epochs in [warmup_epochs, floor(delta * num_epochs)) are pruned.
+        warmup_epochs: Full epochs at the start.
+        policy: Another rule than ``MeanThreshold(prune_ratio)``: ``QuantileTiers``, ``RandomPruning``, ``NoPruning``.
+        shuffle: Visit samples in a new random order each epoch; otherwise in the order of their indices.
+        seed: In [0, 2^64). Decides everything that is random, together with the epoch. The same on all ranks.
+        num_replicas, rank: Data-parallel ranks and this one's number; by default those of ``process_group`` or of the default
+            group, and one rank where there is none.
+        process_group: The data-parallel process group.
+        drop_last: With several ranks: cut the longer ranks instead of repeating samples of the shorter ones.
+        device: Where scores and plan live: "cpu" (the default), "cuda" or "cuda:k". Take the device that computes the losses.
+        check: "deferred": indices that do not belong to the data set are counted on the device and raised where the host looks
+            anyway, at the next plan or at ``stats``. "sync": each ``update`` checks first, and waits for the device.
+
+    Attributes:
+        sampler: The one sampler of this pruner.
+        epoch: The current epoch.
+        num_samples: N.
+
+    Raises:
+        TypeError: ``data_source`` has no length, or an argument is of a wrong type.
+        ValueError: An argument is out of range; the message names it, its value and the remedy.
+        RuntimeError: ``device`` asks for CUDA where there is none.
+
+    Example:
+        >>> pruner = InfoBatch(4, num_epochs=3, delta=1.0, seed=1)
+        >>> pruner.update(torch.tensor([0, 1, 2, 3]), torch.tensor([1.0, 2.0, 3.0, 6.0]))
+        tensor(3.)
+        >>> pruner.set_epoch(1)
+        >>> len(pruner.sampler) == pruner.stats.kept
+        True
+
+    Source: Qin et al., "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning", ICLR 2024, arXiv 2303.04947.
+    """
+
+    def __init__(
+        self,
+        data_source: Sized | int,
+        num_epochs: int,
+        *,
+        prune_ratio: float = 0.5,
+        delta: float = 0.875,
+        warmup_epochs: int = 0,
+        policy: Policy | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        process_group: dist.ProcessGroup | None = None,
+        drop_last: bool = False,
+        device: torch.device | str | int | None = None,
+        check: Literal["deferred", "sync"] = "deferred",
+    ) -> None:
+        self.data_source = data_source
+        self.num_samples = check_size(data_source)
+        self.schedule = Schedule(num_epochs, delta, warmup_epochs)
+        self.policy = _choose_policy(policy, prune_ratio)
+        self.shuffle, self.drop_last = bool(shuffle), bool(drop_last)
+        self.seed = check_int("seed", seed, 0, 2**64 - 1)
+        if check not in ("deferred", "sync"):
+            raise ValueError(f"check must be 'deferred' or 'sync', got {check!r}")
+        self._check_first = check == "sync"
+        self._ranks = find_ranks(num_replicas, rank, process_group)
+        self.device = ops.check_device(device)
+
+        self._table = ScoreTable(self.num_samples, self.seed, self.shuffle, self._ranks, self.device)
+        planner = Planner(self._table, self.policy, self.seed, self.shuffle, self.drop_last, self._ranks)
+        self._epochs = Epochs(planner, self.schedule)
+        self._handle = ops.register(self)
+        self.sampler = InfoBatchSampler(self)
+
+    num_replicas = property(lambda self: self._ranks.num_replicas)
+    rank = property(lambda self: self._ranks.rank)
+    epoch = property(lambda self: self._epochs.epoch)
+
+    def update(
+        self,
+        index: Index,
+        losses: torch.Tensor,
+        *,
+        scores: torch.Tensor | None = None,
+        reduction: Literal["mean", "sum", "none"] = "mean",
+    ) -> torch.Tensor:
+        """Records the losses of a batch as its samples' scores, and returns the weighted loss to call ``backward`` on.
+
+        mean: sum(weight * loss) / B, the plain batch mean of the weighted losses, as in the paper; weights are not normalised.
+
+        Args:
+            index: Sample indices, int64 [B] (other integer dtypes, lists and a single int are converted). They may be on the CPU
+                where the table is on a GPU. Where an index occurs twice, its later score counts.
+            losses: Per-sample losses, float16, bfloat16, float32 or float64 [B], on the pruner's device; not changed.
+            scores: What to remember instead of the losses, [B] of any floating dtype. Kept as float32; non-finite ones are
+                counted and not kept.
+            reduction: "mean" or "sum" over the batch, or "none".
+
+        Returns:
+            The weighted loss, differentiable with respect to ``losses``: a scalar, or [B] for "none". float32, or float64 for
+            float64 losses.
+
+        Raises:
+            TypeError: A wrong dtype or type.
+            ValueError: A wrong shape, device or reduction.
+            IndexError: With ``check="sync"``: an index is out of range or belongs to another rank; nothing was recorded.
+        """
+        index = check_index(index, self.device)
+        check_values("losses", losses, index, self.device)
+        if scores is None:
+            scores = losses
+        else:
+            check_values("scores", scores, index, self.device)
+        recorded = scores.detach().to(torch.float32).contiguous()
+        weighted: torch.Tensor = losses * ops.record(self._table.scores, index, recorded, self._handle)
+        if reduction == "mean":
+            return weighted.mean()
+        if reduction == "sum":
+            return weighted.sum()
+        if reduction == "none":
+            return weighted
+        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+
+    def weights(self, index: Index) -> torch.Tensor:
+        """Weights of samples under the current plan, float32 [B] on the pruner's device. Nothing is recorded.
+
+        Args:
+            index: Sample indices, as in ``update``.
+        """
+        _, marks = self._look_up(index)
+        table = torch.tensor(ops.tier_weights(self._epochs.plan().cutoffs), dtype=torch.float32, device=self.device)
+        return table[(marks >> 2).long()]
+
+    def is_kept(self, index: Index) -> torch.Tensor | bool:
+        """Whether the current plan keeps samples; for streams, which are filtered by their samples' ids.
+
+        Args:
+            index: Sample indices, as in ``update``.
+
+        Returns:
+            bool [B] on the pruner's device, or a Python bool for a single int. Samples of other ranks are not kept here.
+        """
+        _, marks = self._look_up(index)
+        kept = (marks & 1).bool()
+        return bool(kept[0]) if isinstance(index, int) else kept
+
+    def scores(self, index: Index | None = None) -> torch.Tensor:
+        """Scores as the table holds them, float32 on the pruner's device; NaN for unseen samples and those of other ranks.
+
+        Args:
+            index: Sample indices, as in ``update``; None is all N, in their order.
+        """
+        if index is None:
+            index = torch.arange(self.num_samples, device=self.device)
+            slots, _ = ops.look_up(self._table.shard, self._table.marks, torch.zeros_like(self._table.faults), index)
+        else:
+            slots, _ = self._look_up(index)
+        return torch.where(slots >= 0, self._table.scores[slots.clamp(min=0)], torch.nan)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Selects an epoch, as in ``DistributedSampler``. Its plan is made when it is first needed, and stays.
+
+        After ``load_state_dict`` an epoch before the restored one is ignored, since trainers count from 0 or spin through past
+        epochs when they restart.
+
+        Args:
+            epoch: At least 0. Epochs from ``num_epochs`` on are full.
+        """
+        self._epochs.select(epoch)
+
+    @property
+    def stats(self) -> EpochStats:
+        """What the plan of the current epoch decided, and what has come of it so far. Waits for the device.
+
+        Raises:
+            IndexError: ``update`` got indices that do not belong here.
+        """
+        plan, epochs = self._epochs.plan(), self._epochs
+        faults = self._table.faults.tolist()
+        self._table.raise_bad_indices(faults)
+        return EpochStats(
+            epoch=plan.epoch,
+            pruned=plan.pruned,
+            num_samples=self.num_samples,
+            kept=plan.kept,
+            saved_fraction=1.0 - plan.kept / self.num_samples,
+            thresholds=plan.thresholds,
+            seen=plan.seen,
+            tier_sizes=plan.tier_sizes,
+            tier_kept=plan.tier_kept,
+            weights=tuple(ops.tier_weights(plan.cutoffs)[: len(plan.tier_sizes)]),
+            scored=epochs.scored,
+            non_finite=faults[0],
+            total_saved_fraction=1.0 - epochs.planned_kept / epochs.planned_samples,
+            plan_seconds=plan.seconds,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a restart needs, between any two steps: scores, the plan in force and what of it was visited.
+
+        Returns:
+            Numbers and tensors that ``torch.save`` writes and ``torch.load(weights_only=True)`` reads. The tensors are the live
+            ones: save or clone them before the next step. 4.5 bytes a sample.
+        """
+        return pack_state(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where ``state`` was taken: samples visited before do not come again, the others come in the same order.
+
+        The policy, the schedule and the device may differ from those of the saved run: the epoch in progress is finished by its
+        saved plan, later ones follow this pruner's arguments.
+
+        Raises:
+            ValueError: ``state`` does not fit: another format, data set size, seed or order. Nothing is changed then.
+        """
+        unpack_state(self, state)
+
+    def __repr__(self) -> str:
+        ranks = f", rank={self.rank} of {self.num_replicas}" if self.num_replicas > 1 else ""
+        return (
+            f"InfoBatch({self.num_samples} samples, {self.policy}, epoch {self.epoch} of {self.schedule.num_epochs}, "
+            f"device={str(self.device)!r}{ranks})"
+        )
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "InfoBatch cannot be pickled or copied: save pruner.state_dict() instead, and pass the data set, not the pruner, to "
+            "worker processes"
+        )
+
+    def _record(self, index: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """What ``ops.record`` does, at run time: index int64 [B] and scores float32 [B] to weights float32 [B]."""
+        plan = self._epochs.plan()
+        if self._check_first:
+            faults = torch.zeros_like(self._table.faults)
+            ops.look_up(self._table.shard, self._table.marks, faults, index)
+            self._table.raise_bad_indices(faults.tolist())
+        weights = plan.recorder(index, scores)
+        self._epochs.scored += index.numel()
+        return weights
+
+    def _look_up(self, index: Index) -> tuple[torch.Tensor, torch.Tensor]:
+        checked = check_index(index, self.device)
+        self._epochs.plan()
+        slots, marks = ops.look_up(self._table.shard, self._table.marks, self._table.faults, checked)
+        if self._check_first:
+            self._table.raise_bad_indices(self._table.faults.tolist())
+        return slots, marks
+
+
+def _choose_policy(policy: Policy | None, prune_ratio: float) -> Policy:
+    if policy is None:
+        return MeanThreshold(prune_ratio)
+    if not isinstance(policy, Policy):
+        raise TypeError(f"policy must be a policy such as QuantileTiers(), got {policy!r}")
+    if prune_ratio != 0.5:
+        raise ValueError(
+            f"prune_ratio={prune_ratio!r} and policy={policy!r} were both given: a policy has prune ratios of its own, so leave "
+            "prune_ratio out"
+        )
+    return policy

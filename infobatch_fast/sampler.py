@@ -1,0 +1,185 @@
+"""The samplers that a DataLoader takes. They yield the plan's indices and hold nothing but a position."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import DistributedSampler
+
+from .checks import check_int
+
+if TYPE_CHECKING:
+    from .plan import Plan
+    from .pruner import InfoBatch
+
+CHUNK = 1 << 16  # indices computed at a time: 0.5 MB, some milliseconds
+
+
+@dataclass
+class _Progress:
+    """Where the newest iterator is: in a chunk that began at ``first``. Elements taken from it are told from those left."""
+
+    plan: Plan
+    first: int
+    end: int
+    elements: int
+    chunk: Iterator[Any]
+
+    def position(self, unit: int) -> int:
+        return min(self.first + (self.elements - operator.length_hint(self.chunk)) * unit, self.end)
+
+
+class _PlanSampler(DistributedSampler[Any]):
+    """What both samplers share: the face of ``DistributedSampler``, which trainers leave alone, and the position in the epoch.
+
+    ``DistributedSampler.__init__`` is not called: its lengths are fixed at construction, and here they follow the plan.
+    """
+
+    def __init__(self, pruner: InfoBatch) -> None:
+        self._pruner, self._epochs = pruner, pruner._epochs
+        self._resume: int | None = None
+        self._progress: _Progress | None = None
+
+    dataset = property(lambda self: self._pruner.data_source)
+    num_replicas = property(lambda self: self._pruner.num_replicas)
+    rank = property(lambda self: self._pruner.rank)
+    epoch = property(lambda self: self._pruner.epoch)
+    seed = property(lambda self: self._pruner.seed)
+    shuffle = property(lambda self: self._pruner.shuffle)
+    num_samples = property(lambda self: self._epochs.length())
+    total_size = property(lambda self: self._epochs.length() * self._pruner.num_replicas)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Passed on to ``InfoBatch.set_epoch``: trainers call it here."""
+        self._pruner.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch and position, the same few bytes on every rank. The scores are in ``InfoBatch.state_dict``."""
+        position = 0
+        if self._resume is not None:
+            position = self._resume
+        elif self._progress is not None and self._epochs.is_current(self._progress.plan):
+            position = self._progress.position(self._unit)
+        return {"epoch": self._pruner.epoch, "position": position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Goes on at a position, once, in the next iteration.
+
+        A pruner that was itself restored knows which samples were visited and leaves out just those, so the position is then
+        not applied a second time.
+
+        Raises:
+            ValueError: ``state`` is not one of this sampler's.
+        """
+        if not isinstance(state, dict) or not {"epoch", "position"} <= state.keys():
+            raise ValueError(f"state must be what a sampler's state_dict() returned, with epoch and position, got {state!r}")
+        position = check_int("state['position']", state["position"], 0)
+        self._pruner.set_epoch(state["epoch"])
+        self._resume = position
+
+    _unit = 1  # indices in an element that a chunk yields
+
+    def _chunks(self, size: int) -> Iterator[tuple[list[int], _Progress]]:
+        """The epoch's indices in pieces of ``size``, and a note of where they stand. The plan is made at the first piece."""
+        plan = self._epochs.begin()
+        start = 0 if self._resume is None or plan.restored else min(self._resume, plan.length)
+        self._resume = None
+        for first in range(start, plan.length, size):
+            if not self._epochs.is_current(plan):
+                raise RuntimeError(
+                    f"this iterator belongs to epoch {plan.epoch}, but the sampler has moved on to epoch {self._pruner.epoch}: "
+                    "start a new iteration after set_epoch() or load_state_dict()"
+                )
+            end = min(first + size, plan.length)
+            self._progress = _Progress(plan, first, end, 0, iter(()))
+            yield plan.order(first, end).tolist(), self._progress
+        self._epochs.end(plan)
+
+
+class InfoBatchSampler(_PlanSampler):
+    """Yields the indices of the current epoch's plan, for ``DataLoader(sampler=...)``. Made by ``InfoBatch``.
+
+    ``len`` is exact before iteration. Iterating twice, peeking or breaking off changes nothing; when an iteration was exhausted
+    and nobody calls ``set_epoch``, the next one is of the next epoch.
+    """
+
+    drop_last = property(lambda self: self._pruner.drop_last)
+
+    def __len__(self) -> int:
+        return self._epochs.length()
+
+    def __iter__(self) -> Iterator[int]:
+        for ids, progress in self._chunks(CHUNK):
+            progress.elements, progress.chunk = len(ids), iter(ids)
+            yield from progress.chunk
+
+    def indices(self, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Positions [start, stop) of the epoch's order as a tensor, for loaders that take index arrays.
+
+        Args:
+            start: First position, at least 0.
+            stop: End, at most ``len(self)``, which is also the default.
+
+        Returns:
+            int64 [stop - start], on the pruner's device: what iteration yields there.
+
+        Raises:
+            ValueError: Not 0 <= start <= stop <= len.
+        """
+        length = self._epochs.length()
+        stop = length if stop is None else stop
+        if not 0 <= start <= stop <= length:
+            raise ValueError(f"start and stop must satisfy 0 <= start <= stop <= {length}, got start={start}, stop={stop}")
+        return self._epochs.plan().order(start, stop)
+
+    def batches(self, batch_size: int, drop_last: bool = False) -> InfoBatchBatchSampler:
+        """The same order as lists of ``batch_size`` ints, for ``DataLoader(batch_sampler=...)``: faster than torch's own.
+
+        Args:
+            batch_size: At least 1.
+            drop_last: Leave out a last batch that is smaller.
+
+        Raises:
+            ValueError: ``batch_size`` is not an int of at least 1.
+        """
+        return InfoBatchBatchSampler(self, batch_size, drop_last)
+
+
+class InfoBatchBatchSampler(_PlanSampler):
+    """Yields lists of indices of the current epoch's plan. Made by ``InfoBatchSampler.batches``.
+
+    Attributes:
+        sampler: The sampler whose order it yields.
+        batch_size: Indices in a batch.
+        drop_last: Whether a smaller last batch is left out.
+    """
+
+    def __init__(self, sampler: InfoBatchSampler, batch_size: int, drop_last: bool = False) -> None:
+        if not isinstance(sampler, InfoBatchSampler):
+            raise TypeError(
+                f"sampler must be an InfoBatchSampler, got {type(sampler).__name__}: something tried to rebuild this batch "
+                "sampler around another sampler, which would undo the pruning. With Lightning pass "
+                "Trainer(use_distributed_sampler=False)"
+            )
+        batch_size = check_int("batch_size", batch_size, 1)
+        super().__init__(sampler._pruner)
+        self.sampler = sampler
+        self.batch_size = self._unit = batch_size
+        self.drop_last = drop_last
+
+    def __len__(self) -> int:
+        length = self._epochs.length()
+        return length // self.batch_size if self.drop_last else -(-length // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        size = self.batch_size
+        for ids, progress in self._chunks(max(1, CHUNK // size) * size):
+            batches = [ids[first : first + size] for first in range(0, len(ids), size)]
+            if self.drop_last and len(batches[-1]) < size:
+                batches.pop()
+            progress.elements, progress.chunk = len(batches), iter(batches)
+            yield from progress.chunk

@@ -1,0 +1,95 @@
+"""The score table of one rank: what is known of its samples, and the thresholds that come of it."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from . import ops
+from .distributed import Ranks
+
+NEVER = -math.inf
+
+
+class Thresholds(NamedTuple):
+    """Where the tiers end. Both tensors stay on the table's device."""
+
+    values: torch.Tensor  # [3] float32, descending, padded with -inf
+    seen: torch.Tensor  # [1] int64, samples of all ranks that have a score
+
+
+class ScoreTable:
+    """Scores and marks of the samples that one rank owns.
+
+    Args:
+        num_samples: Size N of the data set.
+        seed: Seed of the deal.
+        scatter: Deal the samples by a seeded permutation; without it slot = sample id.
+        ranks: Who shares the data set.
+        device: Where the table lives.
+
+    Attributes:
+        scores: float32 [n], by slot; NaN = unseen.
+        marks: uint8, the marks of csrc/core/marks.h, padded to whole blocks.
+        faults: int64 [4], counted by the device: non-finite scores, ids out of range, ids of other ranks, one such id.
+    """
+
+    def __init__(self, num_samples: int, seed: int, scatter: bool, ranks: Ranks, device: torch.device) -> None:
+        self.num_samples, self._ranks = num_samples, ranks
+        self.device = device
+        self.first_slot, self.num_slots = ranks.shard(num_samples)
+        deal = ops.deal_permutation(num_samples, seed) if scatter else ops.identity_permutation(num_samples)
+        self.shard = ops.Shard(deal, self.first_slot, self.num_slots)
+        self.scores = ops.empty_table(self.num_slots, torch.float32, device).fill_(math.nan)
+        self.marks = ops.empty_table(ops.mark_bytes(self.num_slots), torch.uint8, device).zero_()
+        self.faults = torch.zeros(4, dtype=torch.int64, device=device)
+
+    @property
+    def row_marks(self) -> torch.Tensor:
+        """The marks without their padding: uint8 [4 * rows], a view."""
+        return self.marks[: 4 * -(-self.num_slots // ops.ROW_SLOTS)]
+
+    def mean_threshold(self, ranks: Ranks) -> Thresholds:
+        """The smallest float32 that is not below the exact mean of the seen scores of all ranks."""
+        total = ranks.sum(ops.sum_scores(self.scores))
+        return Thresholds(ops.mean_threshold(total), total[-1:])
+
+    def quantile_thresholds(self, fractions: tuple[int, ...], ranks: Ranks) -> Thresholds:
+        """Order statistics of the seen scores of all ranks; fractions in units of 2^-32, descending."""
+        selection = ops.QuantileSelection(fractions, self.device)
+        for digit in range(ops.DIGIT_PASSES):
+            selection.narrow(ranks.sum(selection.count(self.scores, digit)), digit)
+        return Thresholds(selection.thresholds, selection.seen)
+
+    def constant_threshold(self, value: float, ranks: Ranks) -> Thresholds:
+        """A threshold that does not depend on the scores."""
+        seen = ranks.sum(ops.sum_scores(self.scores))[-1:]
+        return Thresholds(torch.tensor([value, NEVER, NEVER], dtype=torch.float32, device=self.device), seen)
+
+    def raise_bad_indices(self, faults: list[int], rank: int | None = None) -> None:
+        """Raises what a device has counted, once: the counters start again from zero.
+
+        Args:
+            faults: The four numbers of ``faults``, on the host.
+            rank: Whose they are; None is this rank.
+
+        Raises:
+            IndexError: ``update`` got ids that are out of range, or that another rank owns.
+        """
+        _, out_of_range, foreign, example = faults
+        if out_of_range == 0 and foreign == 0:
+            return
+        self.faults.zero_()
+        if out_of_range:
+            raise IndexError(
+                f"index: {out_of_range} out of range for {self.num_samples} samples, for instance {example}; their losses were not "
+                "recorded. Pass the indices that came with the batch, and wrap the data set that the sampler indexes: "
+                "with_index(Subset(...)), not Subset(with_index(...))"
+            )
+        raise IndexError(
+            f"index: rank {self._ranks.rank if rank is None else rank} of {self._ranks.num_replicas} got {foreign} samples that "
+            f"other ranks own, for instance {example}; their losses were not recorded. Usually a trainer has sharded the sampler a "
+            "second time: turn that off (Lightning: use_distributed_sampler=False), and gather no losses across ranks"
+        )
