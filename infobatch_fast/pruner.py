@@ -23,7 +23,7 @@ class InfoBatch:
     """Unbiased dynamic data pruning: skips well-learned samples at random and weights the others so that the gradient stays right.
 
     In a pruned epoch each sample whose last seen loss H is below the mean is skipped with probability r; the ones of them that
-    are kept weigh 1/(1 - r), all others weigh 1 (Eq. 3 and 4 of the paper), so that the expected sum of weighted losses is that
+    are kept weigh 1/(1 - r), all others weigh 1 (Eq. 3 of the paper), so that the expected sum of weighted losses is that
     of the full data set. Unseen samples are always kept. The last epochs are full (Eq. 10).
 
     Args:
