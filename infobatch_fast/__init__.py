@@ -7,10 +7,10 @@
 
 from .dataset import IndexedDataset, with_index
 from .ops import VERSION as __version__
-from .plan import EpochStats
 from .policy import MeanThreshold, NoPruning, Policy, QuantileTiers, RandomPruning
 from .pruner import InfoBatch
 from .sampler import InfoBatchBatchSampler, InfoBatchSampler
+from .stats import EpochStats
 
 __all__ = [
     "EpochStats",

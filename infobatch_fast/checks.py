@@ -51,6 +51,16 @@ def check_fraction(name: str, value: Any, closed: bool, meaning: str) -> float:
     return number
 
 
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Whether ``value`` is one of ``choices``.
+
+    Raises:
+        ValueError: It is none of them.
+    """
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
 def check_size(data_source: Sized | int) -> int:
     """Number of samples of a data set, or the number itself.
 

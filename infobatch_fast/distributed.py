@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 import torch
 import torch.distributed as dist
@@ -38,6 +39,29 @@ class Ranks:
         stacked = [torch.empty_like(tensor) for _ in range(self.num_replicas)]
         dist.all_gather(stacked, tensor, group=self.group)
         return torch.stack(stacked)
+
+    def agree(self, settings: dict[str, str], device: torch.device) -> None:
+        """Makes sure that the settings are the same on all ranks.
+
+        Raises:
+            RuntimeError: They differ, on every rank alike; the message names what differs, and how.
+        """
+        if self.num_replicas == 1:
+            return
+        digests = [int.from_bytes(sha256(value.encode()).digest()[:7], "big") for value in settings.values()]
+        of_rank = self.gather(torch.tensor(digests, dtype=torch.int64, device=device)).tolist()
+        if all(digest == of_rank[0] for digest in of_rank):
+            return
+        everyone: list[dict[str, str]] = [{} for _ in range(self.num_replicas)]
+        dist.all_gather_object(everyone, settings, group=self.group)
+        differing = {
+            name: {rank: other.get(name) for rank, other in enumerate(everyone)}
+            for name in settings
+            if len({other.get(name) for other in everyone}) > 1
+        }
+        raise RuntimeError(
+            f"InfoBatch was constructed differently on the ranks; by rank: {differing}. Pass the same on all of them"
+        )
 
     def shard(self, num_samples: int) -> tuple[int, int]:
         """First slot and number of slots that this rank owns.
@@ -75,3 +99,35 @@ def find_ranks(num_replicas: int | None, rank: int | None, group: dist.ProcessGr
                 "data-parallel group as process_group"
             )
     return Ranks(num_replicas, rank, group)
+
+
+def shared_tensor(local: torch.Tensor, first: int, total: int, ranks: Ranks) -> torch.Tensor:
+    """This rank's part [first, first + len(local)) of a 1-D tensor of ``total`` elements, as ``torch.distributed.checkpoint``
+    wants it: a DTensor over the ranks, without a copy. One rank has a plain tensor.
+
+    Parts are of nearly equal and not of DTensor's own sizes, hence the wrapper, which carries their offsets.
+    """
+    if ranks.num_replicas == 1:
+        return local
+    # Here and not above: these imports take seconds, and one rank never needs them.
+    from torch.distributed.device_mesh import DeviceMesh  # noqa: PLC0415
+    from torch.distributed.tensor import DTensor, Shard  # noqa: PLC0415
+    from torch.distributed.tensor._shards_wrapper import LocalShardsWrapper  # noqa: PLC0415
+
+    group = ranks.group or dist.group.WORLD
+    assert group is not None
+    mesh = DeviceMesh.from_group(group, local.device.type)
+    wrapped = LocalShardsWrapper([local], [(first,)])
+    return DTensor.from_local(wrapped, mesh, [Shard(0)], run_check=False, shape=torch.Size([total]), stride=(1,))
+
+
+def local_part(value: torch.Tensor, first: int, length: int, total: int) -> torch.Tensor | None:
+    """Elements [first, first + length) of a tensor that is whole, or that ``shared_tensor`` made; None where they are not there."""
+    if hasattr(value, "to_local"):  # a DTensor
+        wrapped = value.to_local()
+        if value.shape != (total,) or not hasattr(wrapped, "local_offsets"):
+            return None
+        same = wrapped.local_offsets() == [(first,)] and wrapped.local_sizes() == [(length,)]
+        shards: list[torch.Tensor] = wrapped.local_shards()
+        return shards[0] if same else None
+    return value[first : first + length] if value.shape == (total,) else None

@@ -60,7 +60,7 @@ class Epochs:
             pruned, cutoffs, values, seen = self._saved_plan
             plan = self._planner.restore(self.epoch, pruned, cutoffs, values, seen)
             self._scored_before = self.scored
-            self._exhausted = plan.available == 0
+            self._exhausted = plan.length == 0 and not self._was_selected
         else:
             plan = self._planner.make(self.epoch, self._schedule.prunes(self.epoch))
             self.scored = self._scored_before = 0

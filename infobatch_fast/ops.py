@@ -236,7 +236,9 @@ class Recorder:
 
 
 # `record` as torch sees it. The plan may change between two calls of a compiled graph, so the graph holds the number of a pruner,
-# and the pruner is asked at run time. The table is passed along so that torch knows what is written.
+# and the pruner is asked at run time. A token of one element, which nobody reads, tells torch that the call writes something and
+# must not be left out, repeated or moved. It must not be the table: a compiler hands a copy of what is written to the operator, and
+# afterwards copies it back over all that was recorded.
 
 
 class Records(Protocol):
@@ -246,7 +248,7 @@ class Records(Protocol):
 
 
 _library = torch.library.Library("infobatch_fast", "DEF")  # type: ignore[no-untyped-call]
-_library.define("record(Tensor(a!) table, Tensor index, Tensor scores, int handle) -> Tensor")  # type: ignore[no-untyped-call]
+_library.define("record(Tensor(a!) token, Tensor index, Tensor scores, int handle) -> Tensor")  # type: ignore[no-untyped-call]
 _targets: weakref.WeakValueDictionary[int, Records] = weakref.WeakValueDictionary()
 _handles = itertools.count(1)  # never reused: a compiled graph may outlive its pruner
 
@@ -258,11 +260,11 @@ def register(target: Records) -> int:
     return handle
 
 
-def _record(table: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int) -> torch.Tensor:
+def _record(token: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int) -> torch.Tensor:
     return _targets[handle]._record(index, scores)
 
 
-def _record_meta(table: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int) -> torch.Tensor:
+def _record_meta(token: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int) -> torch.Tensor:
     return torch.empty_like(scores)
 
 
@@ -272,7 +274,7 @@ torch.library.register_fake("infobatch_fast::record", _record_meta, lib=_library
 _record_op = torch.ops.infobatch_fast.record.default
 
 
-def record(table: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int) -> torch.Tensor:
+def record(token: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int) -> torch.Tensor:
     """Stores float32 scores [B] of ids int64 [B] in the table of pruner ``handle``; their weights, float32 [B]."""
-    weights: torch.Tensor = _record_op(table, index, scores, handle)
+    weights: torch.Tensor = _record_op(token, index, scores, handle)
     return weights

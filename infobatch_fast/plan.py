@@ -14,43 +14,6 @@ from .scores import NEVER, ScoreTable, Thresholds
 
 
 @dataclass(frozen=True)
-class EpochStats:
-    """What the plan of an epoch decided, and what has come of it. Counts are of all ranks unless they say otherwise.
-
-    Attributes:
-        epoch: The epoch, from 0.
-        pruned: Whether the schedule prunes in this epoch.
-        num_samples: Size of the data set.
-        kept: Samples that the epoch visits.
-        saved_fraction: 1 - kept / num_samples.
-        thresholds: The scores below which tiers begin, ascending; empty in a full epoch.
-        seen: Samples that had a score when the plan was made.
-        tier_sizes: Samples of each tier, from tier 0, which is never pruned.
-        tier_kept: Kept ones of them.
-        weights: Weight of a kept sample of each tier.
-        scored: Losses that ``update`` got on this rank since the plan was made.
-        non_finite: Those among them that were NaN or infinite, and did not enter the table.
-        total_saved_fraction: 1 - kept / num_samples over all epochs planned so far.
-        plan_seconds: Wall-clock time in which this rank made the plan.
-    """
-
-    epoch: int
-    pruned: bool
-    num_samples: int
-    kept: int
-    saved_fraction: float
-    thresholds: tuple[float, ...]
-    seen: int
-    tier_sizes: tuple[int, ...]
-    tier_kept: tuple[int, ...]
-    weights: tuple[float, ...]
-    scored: int
-    non_finite: int
-    total_saved_fraction: float
-    plan_seconds: float
-
-
-@dataclass(frozen=True)
 class Plan:
     """Bits and a key: the marks in the table say what is kept, and ``order`` computes the epoch's order piece by piece.
 
@@ -66,7 +29,6 @@ class Plan:
     thresholds: tuple[float, ...]
     seen: int
     kept: int
-    kept_here: int
     available: int
     length: int
     tier_sizes: tuple[int, ...]
@@ -92,11 +54,15 @@ class Plan:
 class Planner:
     """Makes plans of one table. It owns the directory of the marks, which each plan builds anew in place.
 
+    Planning is a collective call. Every plan takes the same collective calls in the same order, whatever the epoch, so that ranks
+    which disagree still meet, and all of them can say so.
+
     Args:
         table: Scores and marks; a plan is written into the marks.
         policy: Used in epochs that are pruned.
         seed, shuffle, drop_last: As in ``InfoBatch``.
-        ranks: Who takes part. Planning is a collective call.
+        ranks: Who takes part.
+        settings: What must be the same on all ranks, by name.
     """
 
     table: ScoreTable
@@ -105,75 +71,76 @@ class Planner:
     shuffle: bool
     drop_last: bool
     ranks: Ranks
+    settings: dict[str, str]
     directory: ops.BitDirectory = field(init=False)
 
     def __post_init__(self) -> None:
         self.directory = ops.BitDirectory(self.table.marks, of_marks=True)
+        self._agreed = False
 
     def make(self, epoch: int, pruned: bool) -> Plan:
-        """Draws the plan of an epoch from the scores as they are now. The host waits for the device once."""
+        """Draws the plan of an epoch from the scores as they are now. The host waits for the device once.
+
+        Raises:
+            IndexError: A rank got losses of samples that are not its own.
+            RuntimeError: The ranks do not agree, or a rank has no sample to visit.
+        """
         start = time.perf_counter()
-        policy = self.policy if pruned else NoPruning()
-        thresholds = policy.thresholds(self.table, self.ranks)
-        ops.draw_plan(
-            self.table.scores,
-            self.table.first_slot,
-            thresholds.values,
-            policy.cutoffs,
-            self.seed,
-            epoch,
-            self.table.marks,
-        )
-        return self._finish(epoch, pruned, policy.cutoffs, thresholds, False, start)
+        measured = self._measure()
+        policy: Policy = self.policy if pruned else NoPruning()
+        values = measured.values if pruned else torch.full_like(measured.values, NEVER)
+        table = self.table
+        ops.draw_plan(table.scores, table.first_slot, values, policy.cutoffs, self.seed, epoch, table.marks)
+        return self._finish(epoch, pruned, policy.cutoffs, Thresholds(values, measured.seen), False, start)
 
     def restore(self, epoch: int, pruned: bool, cutoffs: ops.Cutoffs, thresholds: tuple[float, ...], seen: int) -> Plan:
-        """The plan that the marks in the table, read from a checkpoint, stand for; what they mark as visited is left out."""
+        """The plan that the marks in the table, read from a checkpoint, stand for; what they mark as visited is left out.
+
+        Raises:
+            RuntimeError: As for ``make``.
+        """
+        start = time.perf_counter()
+        self._measure()
         levels = [*reversed(thresholds), *[NEVER] * (ops.MAX_THRESHOLDS - len(thresholds))]
         values = torch.tensor(levels, dtype=torch.float32, device=self.table.device)
         known = Thresholds(values, torch.tensor([seen], dtype=torch.int64, device=self.table.device))
-        return self._finish(epoch, pruned, cutoffs, known, True, time.perf_counter())
+        return self._finish(epoch, pruned, cutoffs, known, True, start)
+
+    def _measure(self) -> Thresholds:
+        if not self._agreed:
+            self.ranks.agree(self.settings, self.table.device)
+            self._agreed = True
+        return self.policy.thresholds(self.table, self.ranks)
 
     def _finish(self, epoch: int, pruned: bool, cutoffs: ops.Cutoffs, thresholds: Thresholds, restored: bool, start: float) -> Plan:
         table, ranks = self.table, self.ranks
-        counts = torch.cat([self.directory.build(), ops.count_tiers(table.marks, table.num_slots), table.faults])
-        host = torch.cat(
-            [
-                ranks.gather(counts).flatten(),
-                thresholds.seen,
-                thresholds.values.view(torch.int32).to(torch.int64),
-            ]
-        ).cpu()  # the one synchronisation of an epoch
+        here = torch.tensor([epoch, restored], dtype=torch.int64, device=table.device)
+        counts = torch.cat([here, self.directory.build(), ops.count_tiers(table.marks, table.num_slots), table.faults])
+        values = thresholds.values.view(torch.int32).to(torch.int64)
+        host = torch.cat([ranks.gather(counts).flatten(), thresholds.seen, values]).cpu()  # the one synchronisation of an epoch
         of_rank = host[:-4].view(ranks.num_replicas, counts.numel())
-        for rank, faults in enumerate(of_rank[:, -4:].tolist()):  # all ranks see them, so that all raise
-            table.raise_bad_indices(faults, rank)
+        self._check_ranks(of_rank, epoch)
         table.faults.zero_()
-        totals = of_rank.sum(0).tolist()
-        kept_here = int(of_rank[ranks.rank, 0])
-        values = host[-3:].to(torch.int32).view(torch.float32).tolist()
-        tiers = 1 + sum(value > NEVER for value in values)
+        kept_of_rank, totals = of_rank[:, 2], of_rank[:, 2:].sum(0).tolist()
+        kept_here = int(kept_of_rank[ranks.rank])
+        levels = host[-3:].to(torch.int32).view(torch.float32).tolist()
+        tiers = 1 + sum(level > NEVER for level in levels)
 
         shuffle = ops.shuffle_permutation if self.shuffle else _keep_order
         epoch_order = ops.EpochOrder(table.shard, shuffle(kept_here, self.seed, epoch, ranks.rank), self.directory.native)
-        available, remaining = of_rank[:, 0], None
+        available, remaining = kept_of_rank, None
         if restored:
             remaining = ops.BitDirectory(ops.mark_remaining(epoch_order, kept_here, table.marks), of_marks=False)
             available = ranks.gather(remaining.build()).cpu()[:, 0]
-        length = int(available.min() if self.drop_last else available.max())
-        if length > 0 and kept_here == 0:
-            raise RuntimeError(
-                f"rank {ranks.rank} of {ranks.num_replicas} keeps no sample in epoch {epoch}, so it cannot keep step: the data "
-                f"set of {table.num_samples} samples is too small for {ranks.num_replicas} ranks"
-            )
         return Plan(
             epoch=epoch,
             pruned=pruned,
             cutoffs=cutoffs,
-            thresholds=tuple(value for value in reversed(values) if value > NEVER),
+            thresholds=tuple(level for level in reversed(levels) if level > NEVER),
             seen=int(host[-4]),
             kept=totals[0],
-            kept_here=kept_here,
             available=int(available[ranks.rank]),
-            length=length,
+            length=int(available.min() if self.drop_last else available.max()),
             tier_sizes=tuple(totals[1 : 1 + tiers]),
             tier_kept=tuple(totals[5 : 5 + tiers]),
             restored=restored,
@@ -183,6 +150,25 @@ class Planner:
             remaining=remaining,
             device=table.device,
         )
+
+    def _check_ranks(self, of_rank: torch.Tensor, epoch: int) -> None:
+        """Raises the same error on all ranks; each row is what a rank sent: epoch, restored, kept, 8 tier counts, 4 faults."""
+        epochs, restored, kept = of_rank[:, 0].tolist(), of_rank[:, 1].tolist(), of_rank[:, 2].tolist()
+        if len(set(epochs)) > 1:
+            raise RuntimeError(f"ranks plan different epochs, by rank {epochs}: call set_epoch with the same number on all of them")
+        if len(set(restored)) > 1:
+            going_on = [rank for rank, flag in enumerate(restored) if flag]
+            raise RuntimeError(
+                f"epoch {epoch}: ranks {going_on} go on from a checkpoint and the others do not: call load_state_dict on all of "
+                "them or on none"
+            )
+        for rank, faults in enumerate(of_rank[:, -4:].tolist()):
+            self.table.raise_bad_indices(faults, rank)
+        if self.ranks.num_replicas > 1 and 0 in kept:
+            raise RuntimeError(
+                f"rank {kept.index(0)} of {self.ranks.num_replicas} keeps no sample in epoch {epoch}, so it cannot keep step: the "
+                f"data set of {self.table.num_samples} samples is too small for {self.ranks.num_replicas} ranks"
+            )
 
 
 def _keep_order(size: int, seed: int, epoch: int, rank: int) -> ops.Permutation:

@@ -112,7 +112,8 @@ class QuantileTiers(Policy):
 
     def thresholds(self, table: ScoreTable, ranks: Ranks) -> Thresholds:
         """The order statistics of the seen scores at the quantiles, exactly."""
-        return table.quantile_thresholds(tuple(math.ceil(q * 2**32) for q in self.quantiles[::-1]), ranks)
+        fractions = tuple(min(math.ceil(q * 2**32), 2**32 - 1) for q in self.quantiles[::-1])
+        return table.quantile_thresholds(fractions, ranks)
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,15 @@ import torch
 import torch.distributed as dist
 
 from . import ops
-from .checks import Index, check_index, check_int, check_size, check_values
+from .checks import Index, check_choice, check_index, check_int, check_size, check_values
 from .distributed import find_ranks
 from .epochs import Epochs
-from .plan import EpochStats, Planner
+from .plan import Planner
 from .policy import MeanThreshold, Policy, Schedule
 from .sampler import InfoBatchSampler
 from .scores import ScoreTable
 from .state import pack_state, unpack_state
+from .stats import EpochStats
 
 
 class InfoBatch:
@@ -35,6 +36,8 @@ class InfoBatch:
         warmup_epochs: Full epochs at the start.
         policy: Another rule than ``MeanThreshold(prune_ratio)``: ``QuantileTiers``, ``RandomPruning``, ``NoPruning``.
         shuffle: Visit samples in a new random order each epoch; otherwise in the order of their indices.
+        shard: "scattered" deals the samples to the ranks by a seeded permutation; "contiguous" gives each rank a range of indices,
+            for data that is read in shards, and is implied by ``shuffle=False``. The order is shuffled either way.
         seed: In [0, 2^64). Decides everything that is random, together with the epoch. The same on all ranks.
         num_replicas, rank: Data-parallel ranks and this one's number; by default those of ``process_group`` or of the default
             group, and one rank where there is none.
@@ -75,6 +78,7 @@ class InfoBatch:
         warmup_epochs: int = 0,
         policy: Policy | None = None,
         shuffle: bool = True,
+        shard: Literal["scattered", "contiguous"] = "scattered",
         seed: int = 0,
         num_replicas: int | None = None,
         rank: int | None = None,
@@ -89,16 +93,20 @@ class InfoBatch:
         self.policy = _choose_policy(policy, prune_ratio)
         self.shuffle, self.drop_last = bool(shuffle), bool(drop_last)
         self.seed = check_int("seed", seed, 0, 2**64 - 1)
-        if check not in ("deferred", "sync"):
-            raise ValueError(f"check must be 'deferred' or 'sync', got {check!r}")
+        check_choice("shard", shard, ("scattered", "contiguous"))
+        check_choice("check", check, ("deferred", "sync"))
+        self.shard = shard if self.shuffle else "contiguous"
         self._check_first = check == "sync"
         self._ranks = find_ranks(num_replicas, rank, process_group)
         self.device = ops.check_device(device)
 
-        self._table = ScoreTable(self.num_samples, self.seed, self.shuffle, self._ranks, self.device)
-        planner = Planner(self._table, self.policy, self.seed, self.shuffle, self.drop_last, self._ranks)
+        scatter = self.shard == "scattered"
+        self._table = ScoreTable(self.num_samples, self.seed, scatter, self._ranks, self.device)
+        names = ("num_samples", "schedule", "policy", "shuffle", "shard", "seed", "drop_last")
+        settings = {name: repr(getattr(self, name)) for name in names} | {"algorithm": str(ops.ALGORITHM_VERSION)}
+        planner = Planner(self._table, self.policy, self.seed, self.shuffle, self.drop_last, self._ranks, settings)
         self._epochs = Epochs(planner, self.schedule)
-        self._handle = ops.register(self)
+        self._handle, self._token = ops.register(self), torch.zeros(1, device=self.device)
         self.sampler = InfoBatchSampler(self)
 
     num_replicas = property(lambda self: self._ranks.num_replicas)
@@ -134,21 +142,26 @@ class InfoBatch:
             ValueError: A wrong shape, device or reduction.
             IndexError: With ``check="sync"``: an index is out of range or belongs to another rank; nothing was recorded.
         """
+        check_choice("reduction", reduction, ("mean", "sum", "none"))
         index = check_index(index, self.device)
         check_values("losses", losses, index, self.device)
         if scores is None:
             scores = losses
         else:
             check_values("scores", scores, index, self.device)
-        recorded = scores.detach().to(torch.float32).contiguous()
-        weighted: torch.Tensor = losses * ops.record(self._table.scores, index, recorded, self._handle)
+        recorded = scores.detach().contiguous()
+        if recorded.dtype != torch.float32:
+            recorded = recorded.to(torch.float32)
+        if torch.compiler.is_compiling():
+            weights = ops.record(self._token, index, recorded, self._handle)
+        else:  # the same without the dispatcher, which costs as much again
+            weights = self._record(index, recorded)
+        weighted = losses * weights
         if reduction == "mean":
             return weighted.mean()
         if reduction == "sum":
             return weighted.sum()
-        if reduction == "none":
-            return weighted
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+        return weighted
 
     def weights(self, index: Index) -> torch.Tensor:
         """Weights of samples under the current plan, float32 [B] on the pruner's device. Nothing is recorded.

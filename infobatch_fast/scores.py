@@ -46,6 +46,12 @@ class ScoreTable:
         self.marks = ops.empty_table(ops.mark_bytes(self.num_slots), torch.uint8, device).zero_()
         self.faults = torch.zeros(4, dtype=torch.int64, device=device)
 
+    def clear(self) -> None:
+        """Nothing is seen and nothing planned."""
+        self.scores.fill_(math.nan)
+        self.marks.zero_()
+        self.faults.zero_()
+
     @property
     def row_marks(self) -> torch.Tensor:
         """The marks without their padding: uint8 [4 * rows], a view."""

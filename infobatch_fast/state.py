@@ -7,34 +7,50 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from . import ops
+from .distributed import local_part, shared_tensor
 from .epochs import SavedPlan
+from .scores import NEVER
 
 if TYPE_CHECKING:
     from .pruner import InfoBatch
 
 FORMAT = 1
+BYTES_PER_ROW = 4  # marks of eight slots
+
+_FITS = {  # what must be equal, and what to do if it is not
+    "format": "it was written by another version of infobatch_fast",
+    "algorithm": "it was written by a version of infobatch_fast that draws other samples",
+    "num_samples": "it belongs to a data set of another size",
+    "seed": "construct InfoBatch with the seed of the saved run",
+    "shuffle": "construct InfoBatch with the shuffle of the saved run",
+    "shard": "construct InfoBatch with the shard of the saved run",
+}
+_COUNTS = ("epoch", "scored", "planned_samples", "planned_kept", "seen")
 
 
 def pack_state(pruner: InfoBatch) -> dict[str, Any]:
-    """The state of a pruner. Free of side effects; the big tensors are the live ones."""
-    epochs, saved = pruner._epochs, pruner._epochs.save()
+    """The state of a pruner: the same on all ranks but for the parts of the two tables. Free of side effects."""
+    epochs, saved, table, ranks = pruner._epochs, pruner._epochs.save(), pruner._table, pruner._ranks
+    levels = list(reversed(saved.thresholds)) if saved else []
+    rows, first_row = _rows(table.num_samples), table.first_slot // ops.ROW_SLOTS
     return {
         "format": FORMAT,
         "algorithm": ops.ALGORITHM_VERSION,
         "num_samples": pruner.num_samples,
         "seed": pruner.seed,
         "shuffle": pruner.shuffle,
+        "shard": pruner.shard,
         "epoch": epochs.epoch,
-        "scored": epochs.scored,
+        "scored": epochs.scored * ranks.num_replicas,
         "planned_samples": epochs.planned_samples,
         "planned_kept": epochs.planned_kept,
         "planned": saved is not None,
         "pruned": saved.pruned if saved else False,
-        "cutoffs": list(saved.cutoffs if saved else (ops.CUTOFF_RANGE,) * 4),
-        "thresholds": list(saved.thresholds if saved else ()),
         "seen": saved.seen if saved else 0,
-        "scores": pruner._table.scores,
-        "marks": pruner._table.row_marks,
+        "cutoffs": torch.tensor(saved.cutoffs if saved else (ops.CUTOFF_RANGE,) * 4),
+        "thresholds": torch.tensor(levels + [NEVER] * (ops.MAX_THRESHOLDS - len(levels)), dtype=torch.float32),
+        "scores": shared_tensor(table.scores, table.first_slot, table.num_samples, ranks),
+        "marks": shared_tensor(table.row_marks, BYTES_PER_ROW * first_row, BYTES_PER_ROW * rows, ranks),
     }
 
 
@@ -42,48 +58,73 @@ def unpack_state(pruner: InfoBatch, state: dict[str, Any]) -> None:
     """Checks all of ``state``, then takes it over.
 
     Raises:
-        ValueError: It does not fit; the pruner is as it was.
+        ValueError: It does not fit; the pruner is as it was. If it was read into the live tables already, as
+            ``torch.distributed.checkpoint`` does, they are emptied instead.
     """
-    _check(pruner, state)
     table = pruner._table
-    table.scores.copy_(state["scores"])
-    table.row_marks.copy_(state["marks"])
+    try:
+        scores, marks = _check(pruner, state)
+    except ValueError:
+        if isinstance(state, dict) and _is_live(state.get("scores"), pruner):
+            table.clear()
+            pruner._epochs.load(0, 0, (0, 0), None)
+        raise
+    table.scores.copy_(scores)
+    table.row_marks.copy_(marks)
     table.faults.zero_()
     saved = None
     if state["planned"]:
-        c0, c1, c2, c3 = state["cutoffs"]
-        saved = SavedPlan(state["pruned"], (c0, c1, c2, c3), tuple(state["thresholds"]), state["seen"])
+        c0, c1, c2, c3 = state["cutoffs"].tolist()
+        thresholds = tuple(level for level in reversed(state["thresholds"].tolist()) if level > NEVER)
+        saved = SavedPlan(state["pruned"], (c0, c1, c2, c3), thresholds, state["seen"])
     planned = state["planned_samples"], state["planned_kept"]
-    pruner._epochs.load(state["epoch"], state["scored"], planned, saved)
+    pruner._epochs.load(state["epoch"], state["scored"] // pruner.num_replicas, planned, saved)
 
 
-def _check(pruner: InfoBatch, state: dict[str, Any]) -> None:
-    expected = pack_state(pruner)
+def _rows(num_samples: int) -> int:
+    return -(-num_samples // ops.ROW_SLOTS)
+
+
+def _is_live(value: Any, pruner: InfoBatch) -> bool:
+    """Whether ``value`` is the memory of the pruner's own table."""
+    if not isinstance(value, torch.Tensor):
+        return False
+    part = local_part(value, pruner._table.first_slot, pruner._table.num_slots, pruner.num_samples)
+    return part is not None and part.numel() > 0 and part.data_ptr() == pruner._table.scores.data_ptr()
+
+
+def _check(pruner: InfoBatch, state: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """This rank's parts of the scores and marks in ``state``, if all of it fits."""
+    expected, table = pack_state(pruner), pruner._table
     if not isinstance(state, dict) or not expected.keys() <= state.keys():
-        missing = sorted(expected.keys() - state.keys()) if isinstance(state, dict) else f"it is a {type(state).__name__}"
+        missing = sorted(expected.keys() - state.keys()) if isinstance(state, dict) else f"all, it is a {type(state).__name__}"
         raise ValueError(f"state must be what InfoBatch.state_dict() returned; missing: {missing}")
-    for name, remedy in (
-        ("format", "it was written by another version of infobatch_fast"),
-        ("algorithm", "it was written by a version of infobatch_fast that draws other samples"),
-        ("num_samples", "it belongs to a data set of another size"),
-        ("seed", "construct InfoBatch with the seed of the saved run"),
-        ("shuffle", "construct InfoBatch with the shuffle of the saved run"),
-    ):
+    for name, value in expected.items():
+        if not isinstance(value, torch.Tensor) and type(state[name]) is not type(value):
+            raise ValueError(f"state[{name!r}] must be of type {type(value).__name__}, got {state[name]!r}")
+    for name, remedy in _FITS.items():
         if state[name] != expected[name]:
             raise ValueError(f"state has {name}={state[name]!r}, this pruner {expected[name]!r}: {remedy}")
-    for name, value in expected.items():
-        if type(state[name]) is not type(value):
-            raise ValueError(f"state[{name!r}] must be of type {type(value).__name__}, got {type(state[name]).__name__}")
-        if isinstance(value, torch.Tensor) and (state[name].shape != value.shape or state[name].dtype != value.dtype):
-            raise ValueError(
-                f"state[{name!r}] must be {value.dtype} {list(value.shape)}, got {state[name].dtype} {list(state[name].shape)}"
-            )
-        if isinstance(value, int) and state[name] < 0:
+    for name in _COUNTS:
+        if state[name] < 0:
             raise ValueError(f"state[{name!r}] must be at least 0, got {state[name]}")
-    if len(state["cutoffs"]) != 4 or not all(isinstance(c, int) and 1 <= c <= ops.CUTOFF_RANGE for c in state["cutoffs"]):
-        raise ValueError(f"state['cutoffs'] must be four ints in [1, {ops.CUTOFF_RANGE}], got {state['cutoffs']!r}")
-    thresholds = state["thresholds"]
-    if len(thresholds) > ops.MAX_THRESHOLDS or not all(isinstance(t, float) for t in thresholds):
-        raise ValueError(f"state['thresholds'] must be up to {ops.MAX_THRESHOLDS} floats, got {thresholds!r}")
-    if bool(torch.isinf(state["scores"]).any()):
+
+    rows, row = _rows(table.num_slots), table.first_slot // ops.ROW_SLOTS
+    parts: dict[str, torch.Tensor] = {}
+    for name, dtype, first, length, total in (
+        ("scores", torch.float32, table.first_slot, table.num_slots, table.num_samples),
+        ("marks", torch.uint8, BYTES_PER_ROW * row, BYTES_PER_ROW * rows, BYTES_PER_ROW * _rows(table.num_samples)),
+        ("cutoffs", torch.int64, 0, 4, 4),
+        ("thresholds", torch.float32, 0, ops.MAX_THRESHOLDS, ops.MAX_THRESHOLDS),
+    ):
+        value = state[name]
+        part = local_part(value, first, length, total) if isinstance(value, torch.Tensor) else None
+        if part is None or part.dtype != dtype:
+            got = f"{value.dtype} {list(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)
+            raise ValueError(f"state[{name!r}] must be a tensor of {dtype} [{total}], got {got}")
+        parts[name] = part
+    if not all(1 <= cutoff <= ops.CUTOFF_RANGE for cutoff in parts["cutoffs"].tolist()):
+        raise ValueError(f"state['cutoffs'] must be in [1, {ops.CUTOFF_RANGE}], got {parts['cutoffs'].tolist()}")
+    if bool(torch.isinf(parts["scores"]).any()):
         raise ValueError("state['scores'] holds infinite values: the checkpoint is damaged")
+    return parts["scores"], parts["marks"]

@@ -47,11 +47,20 @@ inline Permutation make_permutation(std::uint64_t size, std::uint64_t seed, Purp
   return p;
 }
 
-// Round function: a 32-bit hash of the other half, scaled to [0, modulus) by its high product.
-IB_HD std::uint32_t round_offset(std::uint32_t half, std::uint32_t key, std::uint32_t modulus) {
+// Round function: a 32-bit hash of the other half, scaled to [0, modulus) by its high product. For columns, of which there are
+// 2^column_bits, the high product is a shift (in two steps, as a shift by 32 is undefined).
+IB_HD std::uint32_t hash_half(std::uint32_t half, std::uint32_t key) {
   std::uint32_t h = (half ^ key) * 0x9E3779B1u;
   h ^= h >> 15;
-  return high_product(h * 0x85EBCA77u, modulus);
+  return h * 0x85EBCA77u;
+}
+
+IB_HD std::uint32_t row_offset(const Permutation& p, std::uint32_t column, std::uint32_t key) {
+  return high_product(hash_half(column, key), p.rows);
+}
+
+IB_HD std::uint32_t column_offset(const Permutation& p, std::uint32_t row, std::uint32_t key) {
+  return (hash_half(row, key) >> 1) >> (31 - p.column_bits);
 }
 
 // (a + b) mod m and (a - b) mod m for a, b < m <= 2^31. Of the two candidates the wrong one has wrapped, so it is larger.
@@ -71,12 +80,12 @@ IB_HD std::uint64_t permute_pass(const Permutation& p, std::uint32_t pass, std::
   const std::uint32_t columns = 1u << p.column_bits;
   std::uint32_t row = static_cast<std::uint32_t>(item >> p.column_bits);
   std::uint32_t column = static_cast<std::uint32_t>(item) & (columns - 1);
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !defined(__CUDACC__)  // nvcc unrolls without being asked
 #pragma GCC unroll 8
 #endif
   for (int i = 0; i < kPassRounds; i += 2) {
-    row = add_modulo(row, round_offset(column, keys[i], p.rows), p.rows);
-    column = (column + round_offset(row, keys[i + 1], columns)) & (columns - 1);
+    row = add_modulo(row, row_offset(p, column, keys[i]), p.rows);
+    column = (column + column_offset(p, row, keys[i + 1])) & (columns - 1);
   }
   return (static_cast<std::uint64_t>(row) << p.column_bits) | column;
 }
@@ -87,12 +96,12 @@ IB_HD std::uint64_t unpermute_pass(const Permutation& p, std::uint32_t pass, std
   const std::uint32_t columns = 1u << p.column_bits;
   std::uint32_t row = static_cast<std::uint32_t>(item >> p.column_bits);
   std::uint32_t column = static_cast<std::uint32_t>(item) & (columns - 1);
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !defined(__CUDACC__)  // nvcc unrolls without being asked
 #pragma GCC unroll 8
 #endif
   for (int i = kPassRounds - 2; i >= 0; i -= 2) {
-    column = (column - round_offset(row, keys[i + 1], columns)) & (columns - 1);
-    row = subtract_modulo(row, round_offset(column, keys[i], p.rows), p.rows);
+    column = (column - column_offset(p, row, keys[i + 1])) & (columns - 1);
+    row = subtract_modulo(row, row_offset(p, column, keys[i]), p.rows);
   }
   return (static_cast<std::uint64_t>(row) << p.column_bits) | column;
 }

@@ -21,7 +21,7 @@ IB_HD constexpr std::uint32_t high_product(std::uint32_t a, std::uint32_t b) {
 IB_HD constexpr PhiloxBlock philox4x32(PhiloxBlock counter, PhiloxKey key) {
   std::uint32_t c0 = counter.w[0], c1 = counter.w[1], c2 = counter.w[2], c3 = counter.w[3];
   std::uint32_t k0 = key.w[0], k1 = key.w[1];
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !defined(__CUDACC__)  // nvcc unrolls without being asked
 #pragma GCC unroll 10
 #endif
   for (int round = 0; round < 10; ++round) {

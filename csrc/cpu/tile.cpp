@@ -28,7 +28,7 @@ void unpermute_tile(const Permutation& p, Tile& tile, int count) {
   }
 }
 
-void locate_tile(const Shard& shard, const std::int64_t* ids, int count, std::int64_t* slots) {
+IB_MULTIVERSION void locate_tile(const Shard& shard, const std::int64_t* ids, int count, std::int64_t* slots) {
   const std::uint64_t size = shard.deal.size;
   Tile tile;
   for (int i = 0; i < count; ++i) {

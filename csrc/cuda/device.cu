@@ -1,5 +1,4 @@
 #include "device.h"
-
 #include "parallel.cuh"
 
 namespace infobatch::cuda {
@@ -11,7 +10,8 @@ thread_local cudaError_t last_failure = cudaSuccess;
 
 DeviceGuard::DeviceGuard(int ordinal) noexcept : previous_(kNone) {
   int current = kNone;
-  if (cudaGetDevice(&current) == cudaSuccess && current != ordinal && cudaSetDevice(ordinal) == cudaSuccess) previous_ = current;
+  if (cudaGetDevice(&current) == cudaSuccess && current != ordinal && cudaSetDevice(ordinal) == cudaSuccess)
+    previous_ = current;
 }
 
 DeviceGuard::~DeviceGuard() {

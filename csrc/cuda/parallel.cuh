@@ -24,7 +24,7 @@ inline Status zero(void* memory, std::int64_t bytes, void* stream) noexcept {
   return status_of(cudaMemsetAsync(memory, 0, static_cast<std::size_t>(bytes), stream_of(stream)));
 }
 
-constexpr std::int64_t ceil_div(std::int64_t total, std::int64_t part) { return (total + part - 1) / part; }
+IB_HD constexpr std::int64_t ceil_div(std::int64_t total, std::int64_t part) { return (total + part - 1) / part; }
 
 // Blocks that give every item a thread. Kernels stride by the grid all the same, as a grid holds fewer than 2^31 blocks.
 inline unsigned blocks_for(std::int64_t items, int block_size) {
@@ -55,17 +55,17 @@ __device__ inline void atomic_add(std::int64_t* sum, std::int64_t value) {
 template <int kQuads>
 __device__ inline void load_scores(const float* scores, std::int64_t first, std::int64_t stride, std::int64_t num_slots,
                                    float (&loaded)[4 * kQuads]) {
-  const bool whole = first + (kQuads - 1) * stride + 4 <= num_slots;
+  if (first + (kQuads - 1) * stride + 4 <= num_slots) {
 #pragma unroll
-  for (int quad = 0; quad < kQuads; ++quad) {
-    const std::int64_t slot = first + quad * stride;
-    float* four = loaded + 4 * quad;
-    if (whole) {
-      const float4 read = *reinterpret_cast<const float4*>(scores + slot);
-      four[0] = read.x, four[1] = read.y, four[2] = read.z, four[3] = read.w;
-    } else {
+    for (int quad = 0; quad < kQuads; ++quad) {
+      const float4 four = *reinterpret_cast<const float4*>(scores + first + quad * stride);
+      loaded[4 * quad] = four.x, loaded[4 * quad + 1] = four.y, loaded[4 * quad + 2] = four.z, loaded[4 * quad + 3] = four.w;
+    }
+  } else {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) four[i] = slot + i < num_slots ? scores[slot + i] : float_of(kUnseenBits);
+    for (int i = 0; i < 4 * kQuads; ++i) {
+      const std::int64_t slot = first + i / 4 * stride + i % 4;
+      loaded[i] = slot < num_slots ? scores[slot] : float_of(kUnseenBits);
     }
   }
 }

@@ -1,0 +1,120 @@
+// Record: losses go to their slots, weights come back. Look up: where samples stand and what their marks are.
+//
+// Which of several scores for one sample is stored must not depend on the order of threads. So each thread with a finite score
+// first claims its slot: atomicMax puts a NaN there that carries the thread's place in the batch. Then each thread swaps its
+// score in where its own claim has stayed, which is so for the highest place alone. As unsigned integers, quiet NaNs with the
+// sign set exceed all other floats: every finite score of either sign, both infinities and the NaN of unseen samples. So a
+// claim always beats what the table holds. Every claim that stays is swapped out by its own thread; none outlives the call.
+#include "parallel.cuh"
+
+namespace infobatch::cuda {
+namespace {
+
+constexpr std::uint32_t kClaim = 0xFFC00000u;
+constexpr std::int64_t kMostClaims = 1 << 22;  // places that fit into the NaN's payload; larger batches go in parts, in order
+
+constexpr int kRecordBlock = 256;
+constexpr int kOneBlock = 1024;  // batches up to this size go in one block and one launch
+
+constexpr std::int64_t kForeignSample = -1, kNoSuchSample = -2;
+
+// The slot in the shard's table, or one of the two negative codes.
+__device__ std::int64_t locate(const Shard& shard, std::int64_t id) {
+  if (static_cast<std::uint64_t>(id) >= shard.deal.size) return kNoSuchSample;  // a negative id is beyond any size
+  const std::int64_t slot = static_cast<std::int64_t>(permute(shard.deal, static_cast<std::uint64_t>(id))) - shard.first_slot;
+  return slot >= 0 && slot < shard.num_slots ? slot : kForeignSample;
+}
+
+__device__ void count_bad(std::int64_t* faults, std::int64_t slot, std::int64_t id) {
+  atomic_add(faults + (slot == kNoSuchSample ? kOutOfRange : kForeign), 1);
+  atomicExch(reinterpret_cast<unsigned long long*>(faults + kLastBadIndex), static_cast<unsigned long long>(id));
+}
+
+__device__ std::uint32_t* score_word(const Record& args, std::int64_t slot) {
+  return reinterpret_cast<std::uint32_t*>(args.scores + slot);
+}
+
+// Everything but the score of item i, whose slot is claimed. Returns the slot, or a negative number if nothing is to be stored.
+__device__ std::int64_t claim(const Record& args, std::int64_t i) {
+  const std::int64_t slot = locate(args.shard, args.index[i]);
+  if (slot < 0) {
+    count_bad(args.faults, slot, args.index[i]);
+    args.weights[i] = 1.0f;
+    return slot;
+  }
+  const int place = kMarkBits * static_cast<int>(slot % kRowSlots);
+  const std::uint32_t row = atomicOr(reinterpret_cast<std::uint32_t*>(args.marks) + slot / kRowSlots, kVisitedMark << place);
+  args.weights[i] = args.weights_of_tier[tier_of_mark((row >> place) & 0xFu)];
+  if (!is_finite_bits(bits_of(args.new_scores[i]))) {
+    atomic_add(args.faults + kNonFinite, 1);
+    return -1;
+  }
+  atomicMax(score_word(args, slot), kClaim + static_cast<std::uint32_t>(i));
+  return slot;
+}
+
+__device__ void store(const Record& args, std::int64_t i, std::int64_t slot) {
+  atomicCAS(score_word(args, slot), kClaim + static_cast<std::uint32_t>(i), bits_of(args.new_scores[i]));
+}
+
+// The barrier stands between the last claim and the first store.
+__global__ void __launch_bounds__(kOneBlock) record_one_block_kernel(Record args) {
+  const std::int64_t i = threadIdx.x;
+  const std::int64_t slot = i < args.count ? claim(args, i) : -1;
+  __syncthreads();
+  if (slot >= 0) store(args, i, slot);
+}
+
+__global__ void __launch_bounds__(kRecordBlock) claim_kernel(Record args) {
+  const std::int64_t i = thread_in_grid();
+  if (i < args.count) claim(args, i);
+}
+
+// Finds the slots once more, since there is no room to keep them.
+__global__ void __launch_bounds__(kRecordBlock) store_kernel(Record args) {
+  const std::int64_t i = thread_in_grid();
+  if (i >= args.count || !is_finite_bits(bits_of(args.new_scores[i]))) return;
+  const std::int64_t slot = locate(args.shard, args.index[i]);
+  if (slot >= 0) store(args, i, slot);
+}
+
+__global__ void __launch_bounds__(kRecordBlock) look_up_kernel(LookUp args) {
+  for (std::int64_t i = thread_in_grid(); i < args.count; i += threads_in_grid()) {
+    const std::int64_t slot = locate(args.shard, args.index[i]);
+    if (slot < 0) count_bad(args.faults, slot, args.index[i]);
+    args.slots[i] = slot < 0 ? -1 : slot;
+    args.found[i] = slot < 0 ? 0 : static_cast<std::uint8_t>(mark_at(args.marks, static_cast<std::uint64_t>(slot)));
+  }
+}
+
+}  // namespace
+
+Status record(const Record& args, void* stream) {
+  if (args.count == 0) return Status::kOk;
+  if (args.count <= kOneBlock) {
+    const unsigned threads = static_cast<unsigned>(ceil_div(args.count, kWarp)) * kWarp;
+    record_one_block_kernel<<<1, threads, 0, stream_of(stream)>>>(args);
+    return launched();
+  }
+  for (std::int64_t start = 0; start < args.count; start += kMostClaims) {
+    Record part = args;
+    part.index += start;
+    part.new_scores += start;
+    part.weights += start;
+    part.count = std::min(kMostClaims, args.count - start);
+    const unsigned blocks = blocks_for(part.count, kRecordBlock);
+    claim_kernel<<<blocks, kRecordBlock, 0, stream_of(stream)>>>(part);
+    store_kernel<<<blocks, kRecordBlock, 0, stream_of(stream)>>>(part);
+    const Status status = launched();
+    if (status != Status::kOk) return status;
+  }
+  return Status::kOk;
+}
+
+Status look_up(const LookUp& args, void* stream) {
+  if (args.count == 0) return Status::kOk;
+  look_up_kernel<<<blocks_for(args.count, kRecordBlock), kRecordBlock, 0, stream_of(stream)>>>(args);
+  return launched();
+}
+
+}  // namespace infobatch::cuda

@@ -1,0 +1,42 @@
+"""What a user sees of an epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EpochStats:
+    """What the plan of an epoch decided, and what has come of it. Counts are of all ranks unless they say otherwise.
+
+    Attributes:
+        epoch: The epoch, from 0.
+        pruned: Whether the schedule prunes in this epoch.
+        num_samples: Size of the data set.
+        kept: Samples that the epoch visits.
+        saved_fraction: 1 - kept / num_samples.
+        thresholds: The scores below which tiers begin, ascending; empty in a full epoch.
+        seen: Samples that had a score when the plan was made.
+        tier_sizes: Samples of each tier, from tier 0, which is never pruned.
+        tier_kept: Kept ones of them.
+        weights: Weight of a kept sample of each tier.
+        scored: Losses that ``update`` got on this rank since the plan was made.
+        non_finite: Those among them that were NaN or infinite, and did not enter the table.
+        total_saved_fraction: 1 - kept / num_samples over all epochs planned so far.
+        plan_seconds: Wall-clock time in which this rank made the plan.
+    """
+
+    epoch: int
+    pruned: bool
+    num_samples: int
+    kept: int
+    saved_fraction: float
+    thresholds: tuple[float, ...]
+    seen: int
+    tier_sizes: tuple[int, ...]
+    tier_kept: tuple[int, ...]
+    weights: tuple[float, ...]
+    scored: int
+    non_finite: int
+    total_saved_fraction: float
+    plan_seconds: float

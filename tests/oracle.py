@@ -1,0 +1,237 @@
+"""The algorithm of docs/algorithm.md in plain Python, slow and exact: written from that page alone, without code of the package.
+
+Scores are Python floats that hold float32 values, sums are fractions, words are integers. The functions are the sections of the
+page, in its order; ``Oracle`` goes through the life of a pruner.
+"""
+
+import math
+import struct
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+WORD = 0xFFFFFFFF
+KEEP, DEAL, SHUFFLE = 1, 2, 3
+ALL = 65536
+
+
+# 1. The generator
+
+
+def philox(counter: Sequence[int], key: Sequence[int]) -> tuple[int, int, int, int]:
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        a, b = 0xCD9E8D57 * c2, 0xD2511F53 * c0
+        c0, c1, c2, c3 = (a >> 32) ^ c1 ^ k0, a & WORD, (b >> 32) ^ c3 ^ k1, b & WORD
+        k0, k1 = (k0 + 0x9E3779B9) & WORD, (k1 + 0xBB67AE85) & WORD
+    return c0, c1, c2, c3
+
+
+@lru_cache(maxsize=256)
+def draw(seed: int, item: int, epoch: int, purpose: int) -> tuple[int, int, int, int]:
+    return philox((item & WORD, item >> 32 & WORD, epoch, purpose), (seed & WORD, seed >> 32 & WORD))
+
+
+# 2. Permutations
+
+
+class Permutation:
+    """A permutation of [0, n)."""
+
+    def __init__(self, n: int, seed: int, purpose: int, epoch: int, stream: int) -> None:
+        self.n = n
+        self.shift = (n - 1).bit_length() // 2
+        self.columns = 1 << self.shift
+        self.rows = ((n - 1) >> self.shift) + 1
+        rounds = 8 if n >= 1024 else 24
+        words = [word for b in range(rounds // 4) for word in draw(seed, stream * 2**32 + b, epoch, purpose)]
+        self.rounds = list(enumerate(words))
+
+    @staticmethod
+    def _f(half: int, key: int, m: int) -> int:
+        h = (half ^ key) * 0x9E3779B1 & WORD
+        h ^= h >> 15
+        h = h * 0x85EBCA77 & WORD
+        return h * m >> 32
+
+    def _network(self, x: int, sign: int) -> int:
+        row, column = x >> self.shift, x % self.columns
+        for i, key in self.rounds[::sign]:
+            if i % 2 == 0:
+                row = (row + sign * self._f(column, key, self.rows)) % self.rows
+            else:
+                column = (column + sign * self._f(row, key, self.columns)) % self.columns
+        return (row << self.shift) + column
+
+    def _walk(self, x: int, sign: int) -> int:
+        x = self._network(x, sign)
+        while x >= self.n:
+            x = self._network(x, sign)
+        return x
+
+    def permute(self, x: int) -> int:
+        return self._walk(x, 1)
+
+    def invert(self, x: int) -> int:
+        return self._walk(x, -1)
+
+
+# 3. Slots
+
+
+def shard(n: int, world: int, rank: int) -> range:
+    """The slots of a rank."""
+    rows = -(-n // 8)
+    return range(min(n, rank * rows // world * 8), min(n, (rank + 1) * rows // world * 8))
+
+
+@lru_cache(maxsize=64)
+def ids_of_slots(n: int, seed: int) -> tuple[int, ...]:
+    """deal^-1 of every slot."""
+    deal = Permutation(n, seed, DEAL, 0, 0)
+    return tuple(deal.invert(slot) for slot in range(n))
+
+
+# 4. Thresholds
+
+
+def float32(value: float) -> float:
+    """The value rounded to float32; infinite where that overflows."""
+    try:
+        return struct.unpack("<f", struct.pack("<f", value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
+
+
+def place(value: float) -> int:
+    """The place of a float32 value in ascending order, -0 before +0."""
+    bits = struct.unpack("<I", struct.pack("<f", value))[0]
+    return bits if bits < 2**31 else 2**31 - 1 - bits
+
+
+def value_at(where: int) -> float:
+    """The float32 value at a place."""
+    return struct.unpack("<f", struct.pack("<I", where if where >= 0 else 2**31 - 1 - where))[0]
+
+
+def exact_sum(scores: Iterable[float]) -> Fraction:
+    return sum((Fraction(score) for score in scores), Fraction(0))
+
+
+def round_up(value: Fraction) -> float:
+    """The smallest float32 that is not below the value (+0 for zero)."""
+    where = place(float32(float(value)))
+    while Fraction(value_at(where)) < value:
+        where += 1
+    while value_at(where - 1) > -math.inf and Fraction(value_at(where - 1)) >= value:
+        where -= 1
+    return value_at(where) or 0.0
+
+
+def mean_threshold(seen: Sequence[float]) -> float:
+    return round_up(exact_sum(seen) / len(seen)) if seen else -math.inf
+
+
+def quantile_threshold(seen: Sequence[float], quantile: float) -> float:
+    if not seen:
+        return -math.inf
+    fraction = min(math.ceil(Fraction(quantile) * 2**32), 2**32 - 1)
+    return sorted(seen, key=place)[len(seen) * fraction // 2**32]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A policy: ``kind`` is none, random, mean or quantiles; the ratios stand in the order in which the package takes them."""
+
+    kind: str
+    ratios: tuple[float, ...] = ()
+    quantiles: tuple[float, ...] = ()
+
+    def thresholds(self, seen: Sequence[float]) -> list[float]:
+        if self.kind == "mean":
+            return [mean_threshold(seen)]
+        if self.kind == "quantiles":
+            return [quantile_threshold(seen, quantile) for quantile in self.quantiles]
+        return [math.inf] if self.kind == "random" else []
+
+    def cutoffs(self) -> list[int]:
+        return [ALL] + [cutoff(ratio) for ratio in reversed(self.ratios)]
+
+
+def prunes(epoch: int, num_epochs: int, delta: float, warmup_epochs: int) -> bool:
+    return warmup_epochs <= epoch < math.floor(float(Fraction(delta) * num_epochs))
+
+
+# 5. Keep probability and weight
+
+
+def cutoff(ratio: float) -> int:
+    return max(1, math.floor((1 - ratio) * 65536 + 0.5))
+
+
+def weight(cut: int) -> float:
+    return float32(65536 / cut)
+
+
+def keep_draw(seed: int, slot: int, epoch: int) -> int:
+    """The 16 bits of a slot."""
+    row, lane = divmod(slot, 8)
+    return draw(seed, row, epoch, KEEP)[lane // 2] >> 16 * (lane % 2) & 0xFFFF
+
+
+# 6. Order
+
+
+def cut_or_fill(whole: Sequence[int], left: Sequence[int], length: int) -> list[int]:
+    """What is left of a rank's order, brought to a length. A rank that keeps nothing cannot be brought to any."""
+    if length and not whole:
+        raise ValueError("a rank keeps no sample")
+    return [left[p] if p < len(left) else whole[(p - len(left)) % len(whole)] for p in range(length)]
+
+
+class Oracle:
+    """A pruner of any number of ranks at once."""
+
+    def __init__(self, n: int, rule: Rule, *, seed: int = 0, shuffle: bool = True, world: int = 1) -> None:
+        self.n, self.rule, self.seed, self.shuffle, self.world = n, rule, seed, shuffle, world
+        self.scores: list[float | None] = [None] * n
+        self.ids: Sequence[int] = ids_of_slots(n, seed) if shuffle else range(n)
+        self.visited: set[int] = set()
+
+    def update(self, ids: Iterable[int], scores: Iterable[float]) -> None:
+        for sample, score in zip(ids, scores, strict=True):
+            if math.isfinite(float32(score)):
+                self.scores[sample] = float32(score)
+            self.visited.add(sample)
+
+    def plan(self, epoch: int, *, pruning: bool = True) -> None:
+        """Decides an epoch: sets ``thresholds``, and for each sample its tier, its weight and whether it is ``kept``."""
+        self.epoch = epoch
+        self.visited = set()
+        seen = [score for score in self.scores if score is not None]
+        self.seen = len(seen)
+        self.thresholds = self.rule.thresholds(seen) if pruning else []
+        self.tiers = [0 if score is None else sum(score < t for t in self.thresholds) for score in self.scores]
+        cutoffs = self.rule.cutoffs()
+        self.weights = [weight(cutoffs[tier]) for tier in self.tiers]
+        draws = [0] * self.n
+        for slot, sample in enumerate(self.ids):
+            draws[sample] = keep_draw(self.seed, slot, epoch)
+        self.kept = [draws[sample] < cutoffs[tier] for sample, tier in enumerate(self.tiers)]
+
+    def whole_order(self, rank: int = 0) -> list[int]:
+        """All that a rank keeps, in its order."""
+        slots = [slot for slot in shard(self.n, self.world, rank) if self.kept[self.ids[slot]]]
+        if not self.shuffle or not slots:
+            return [self.ids[slot] for slot in slots]
+        shuffle = Permutation(len(slots), self.seed, SHUFFLE, self.epoch, rank)
+        return [self.ids[slots[shuffle.permute(p)]] for p in range(len(slots))]
+
+    def orders(self, *, drop_last: bool = False, visited: Collection[int] = ()) -> list[list[int]]:
+        """What each rank yields, without the samples that were visited before a restart."""
+        whole = [self.whole_order(rank) for rank in range(self.world)]
+        left = [[sample for sample in order if sample not in visited] for order in whole]
+        length = (min if drop_last else max)(len(order) for order in left)
+        return [cut_or_fill(*pair, length) for pair in zip(whole, left, strict=True)]

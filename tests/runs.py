@@ -1,0 +1,66 @@
+"""Short training runs for the tests. A loss depends on the sample and the epoch alone, so that runs can be compared."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from infobatch_fast import InfoBatch
+
+
+def loss_of(index: torch.Tensor, epoch: int = 0) -> torch.Tensor:
+    """float32 losses in [0, 1), well scattered."""
+    return (index.cpu() * 7919 + epoch * 104729) % 10007 / 10007.0
+
+
+def record(pruner: InfoBatch, index: torch.Tensor | list[int], losses: torch.Tensor | list[float], **kwargs: Any) -> torch.Tensor:
+    """``update`` with both on the pruner's device."""
+    losses = torch.as_tensor(losses).to(pruner.device)
+    return pruner.update(torch.as_tensor(index), losses, **kwargs)
+
+
+def record_all(pruner: InfoBatch, losses: torch.Tensor | list[float] | None = None) -> None:
+    """One loss for every sample, in one call."""
+    index = torch.arange(pruner.num_samples)
+    record(pruner, index, loss_of(index, pruner.epoch) if losses is None else losses)
+
+
+def train(pruner: InfoBatch, batch_size: int = 8, steps: int | None = None) -> list[int]:
+    """An epoch, or its first ``steps`` batches; the indices that it visits."""
+    visited: list[int] = []
+    for step, batch in enumerate(pruner.sampler.batches(batch_size)):
+        if step == steps:
+            break
+        record(pruner, batch, loss_of(torch.tensor(batch), pruner.epoch))
+        visited += batch
+    return visited
+
+
+def kept_set(pruner: InfoBatch) -> list[int]:
+    """Samples that the current plan keeps, ascending."""
+    kept = pruner.is_kept(torch.arange(pruner.num_samples))
+    assert isinstance(kept, torch.Tensor)
+    return kept.nonzero().flatten().tolist()
+
+
+def snapshot(pruner: InfoBatch) -> dict[str, Any]:
+    """All that a pruner knows, comparable with ==: tensors as bytes, so that NaN equals NaN."""
+    return {
+        name: value.cpu().numpy().tobytes() if isinstance(value, torch.Tensor) else value
+        for name, value in pruner.state_dict().items()
+    }
+
+
+def decisions(pruner: InfoBatch) -> dict[str, Any]:
+    """What the current plan decided, comparable with ==."""
+    stats = dataclasses.asdict(pruner.stats)
+    del stats["plan_seconds"]
+    index = torch.arange(pruner.num_samples)
+    return stats | {"kept": kept_set(pruner), "weights": pruner.weights(index).tolist(), "order": order(pruner)}
+
+
+def order(pruner: InfoBatch) -> list[int]:
+    """The order of the current plan, without iterating."""
+    return pruner.sampler.indices(0, None).tolist()
