@@ -75,7 +75,7 @@ class ScoreTable:
         return Thresholds(torch.tensor([value, NEVER, NEVER], dtype=torch.float32, device=self.device), seen)
 
     def raise_bad_indices(self, faults: list[int], rank: int | None = None) -> None:
-        """Raises what a device has counted, once: the counters start again from zero.
+        """Raises what a device has counted, once: the counts of bad indices start again from zero.
 
         Args:
             faults: The four numbers of ``faults``, on the host.
@@ -87,7 +87,7 @@ class ScoreTable:
         _, out_of_range, foreign, example = faults
         if out_of_range == 0 and foreign == 0:
             return
-        self.faults.zero_()
+        self.faults[1:].zero_()  # not the count of non-finite scores
         if out_of_range:
             raise IndexError(
                 f"index: {out_of_range} out of range for {self.num_samples} samples, for instance {example}; their losses were not "

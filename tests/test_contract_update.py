@@ -1,6 +1,7 @@
 """The contract, sentence by sentence: ``update``, and indices and losses that are not as they should be."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ def half_pruned(device: torch.device, prune_ratio: float = 0.5, **kwargs: object
     pruner = InfoBatch(1000, 10, prune_ratio=prune_ratio, delta=1.0, device=device, **kwargs)  # type: ignore[arg-type]
     record_all(pruner, [0.0] * 500 + [2.0] * 500)
     pruner.set_epoch(1)
+    len(pruner.sampler)  # makes the plan
     return pruner
 
 
@@ -188,22 +190,34 @@ def test_bad_indices_never_touch_memory_and_the_others_of_the_call_are_recorded(
     assert (pruner.weights(BAD_INDICES) == 1).all()
 
 
-@pytest.mark.parametrize("look", ["stats", "set_epoch, len", "next epoch, next"])
-def test_bad_indices_are_raised_once_at_the_next_point_where_the_host_looks(device: torch.device, look: str) -> None:
+def next_of_the_next_epoch(pruner: InfoBatch) -> None:
+    next(iter(pruner.sampler))
+
+
+def len_of_the_next_epoch(pruner: InfoBatch) -> None:
+    pruner.set_epoch(2)
+    len(pruner.sampler)
+
+
+def stats_of_this_epoch(pruner: InfoBatch) -> None:
+    _ = pruner.stats
+
+
+@pytest.mark.parametrize("look", [stats_of_this_epoch, len_of_the_next_epoch, next_of_the_next_epoch])
+def test_bad_indices_are_raised_once_at_the_next_point_where_the_host_looks(
+    device: torch.device, look: Callable[[InfoBatch], None]
+) -> None:
     pruner = half_pruned(device)
     train(pruner)
     record(pruner, BAD_INDICES[:2], [5.0] * 2)  # no error here
     pattern = r"index: 2 out of range for 1000 samples, for instance (1000|-1); .*with_index\(Subset"
     with pytest.raises(IndexError, match=pattern):
-        if look == "stats":
-            _ = pruner.stats
-        elif look == "set_epoch, len":
-            pruner.set_epoch(2)
-            len(pruner.sampler)
-        else:
-            next(iter(pruner.sampler))
-    assert pruner.stats.epoch == (1 if look == "stats" else 2)
-    assert len(train(pruner)) == len(order(pruner)) == pruner.stats.kept
+        look(pruner)
+    assert pruner.stats.epoch == (1 if look is stats_of_this_epoch else 2)
+    pruner.set_epoch(2)
+    expected = order(pruner)
+    assert len(expected) == pruner.stats.kept
+    assert train(pruner) == expected
 
 
 def test_bad_indices_do_not_hide_the_count_of_non_finite_losses(device: torch.device) -> None:
@@ -270,8 +284,8 @@ def test_update_works_under_torch_compile_fullgraph_and_is_compiled_once_for_all
         for epoch in range(4):
             pruner.set_epoch(epoch)  # between two calls of the compiled function
             for batch in pruner.sampler.batches(100, drop_last=True):
-                index = torch.tensor(batch, device=device)
-                loss = run(index, index % 97 / 8)
+                columns = torch.tensor([batch, batch], device=device).T  # not contiguous
+                loss = run(columns[:, 0], columns[:, 1] % 97 / 8)
                 loss.backward()
                 seen += [batch, loss.item()]
             seen += [pruner.stats.kept, pruner.stats.scored, pruner.scores().nan_to_num(-1).tolist()]
@@ -281,10 +295,26 @@ def test_update_works_under_torch_compile_fullgraph_and_is_compiled_once_for_all
     assert counter.frame_count == 1
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_a_compiled_update_records_though_its_result_is_not_used(device: torch.device) -> None:
+    pruner = half_pruned(device)
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def score(index: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
+        pruner.update(index, losses)
+        pruner.update(index, losses + 1)
+        return losses.mean()
+
+    for first in (1, 3):
+        assert score(torch.tensor([first, first + 1], device=device), torch.tensor([2.0, 4.0], device=device)).item() == 3.0
+    assert pruner.scores([1, 2, 3, 4]).tolist() == [3.0, 5.0, 3.0, 5.0]
+    assert pruner.stats.scored == 8
+
+
 def test_the_operator_passes_the_checks_of_torch_library(device: torch.device) -> None:
     pruner = half_pruned(device)
     index = torch.tensor([1, 600], device=device)
     operator = torch.ops.infobatch_fast.record.default
-    arguments = (pruner._table.scores, index, torch.ones(2, device=device), pruner._handle)
+    arguments = (pruner._token, index, torch.ones(2, device=device), pruner._handle)
     assert set(torch.library.opcheck(operator, arguments).values()) == {"SUCCESS"}
     assert operator(*arguments).tolist() == [2, 1]

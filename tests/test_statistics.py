@@ -1,10 +1,11 @@
 """Draws are as random as they claim, and weights make up for what is pruned.
 
-Seeds are fixed, so a test passes always or never. ``ALARM`` is the chance that it would have failed for a fault-free generator
+Both devices draw the same bits (test_algorithm), so one of them is examined. Seeds are fixed, so a test passes always or never. ``ALARM`` is the chance that it would have failed for a fault-free generator
 under a seed picked anew: 1e-6 a test, split evenly among the comparisons that the test makes.
 """
 
 import math
+from functools import cache
 from statistics import NormalDist
 
 import pytest
@@ -45,6 +46,7 @@ def kept_bits(pruner: InfoBatch, epoch: int) -> torch.Tensor:
     return pruner.is_kept(torch.arange(pruner.num_samples))
 
 
+@cache
 def permutations(n: int, count: int) -> torch.Tensor:
     """int64 [count, n]: shuffles of as many epochs."""
     pruner = InfoBatch(n, 1, seed=n)  # nothing is seen, so all is kept
@@ -86,7 +88,7 @@ def test_keep_bits_of_neighbours_are_independent() -> None:
 def test_keep_bits_of_epochs_and_of_seeds_are_independent() -> None:
     n = 1 << 19
     one, other = (all_seen(n, seed, policy=RandomPruning(0.5)) for seed in (7, 8))
-    epochs = [0, 1, 2, 3, 256, 2**16, 2**32 - 1]
+    epochs = [1, 2, 3, 4, 256, 2**16, 2**32 - 1]
     bits = [kept_bits(one, epoch) for epoch in epochs] + [kept_bits(other, 1)]
     deviations = torch.corrcoef(torch.stack(bits).double()).triu(1) * math.sqrt(n)
     assert float(deviations.abs().max()) < limit(28)
@@ -100,7 +102,7 @@ def test_keep_bits_and_scores_are_independent() -> None:
 
 
 def test_the_sum_of_weights_is_the_number_of_samples_on_average() -> None:
-    n, epochs = 5000, 1500
+    n, epochs = 2000, 500
     for policy in (None, QuantileTiers(), QuantileTiers((0.1, 0.5, 0.9), (0.9, 0.7, 1 / 3)), RandomPruning(0.6)):
         pruner = all_seen(n, policy=policy)
         sums = []
@@ -111,7 +113,7 @@ def test_the_sum_of_weights_is_the_number_of_samples_on_average() -> None:
         assert abs(float(torch.stack(sums).mean()) - n) < limit(4) * math.sqrt(variance / epochs)
 
 
-@pytest.mark.parametrize(("n", "count"), [(2, 20000), (3, 20000), (5, 20000)])
+@pytest.mark.parametrize(("n", "count"), [(2, 5000), (3, 5000), (5, 20000)])
 def test_all_permutations_of_few_items_are_equally_likely(n: int, count: int) -> None:
     place = n ** torch.arange(n)
     _, counts = (permutations(n, count) * place).sum(1).unique(return_counts=True)
@@ -119,17 +121,17 @@ def test_all_permutations_of_few_items_are_equally_likely(n: int, count: int) ->
     assert abs(float(chi_square_deviation(counts, count / len(counts)))) < limit()
 
 
-@pytest.mark.parametrize(("n", "count"), [(5, 20000), (7, 20000), (16, 8000), (100, 4000), (1000, 3000), (1025, 3000)])
+@pytest.mark.parametrize(("n", "count"), [(5, 20000), (7, 15000), (16, 15000), (100, 4000), (1000, 5000), (1025, 5000)])
 def test_each_value_is_equally_likely_at_each_position(n: int, count: int) -> None:
     table = torch.zeros(n * n).index_add_(0, (permutations(n, count) + n * torch.arange(n)).flatten(), torch.ones(n * count))
     expected = count / n
-    # A sum of permutation matrices has (n - 1)^2 degrees of freedom; scaled so, its chi-square has their mean.
+    # A sum of permutation matrices has (n - 1)^2 degrees of freedom. Scaled so, its chi-square has mean and variance of one.
     statistic = float(((table.double() - expected) ** 2).sum()) / expected * (n - 1) / n
     freedom = (n - 1) ** 2
-    assert abs(statistic - freedom) < limit() * math.sqrt(freedom * (2 + 1 / expected))
+    assert abs(statistic - freedom) < limit() * math.sqrt(2 * freedom)
 
 
-@pytest.mark.parametrize(("n", "count"), [(5, 20000), (7, 20000), (16, 20000)])
+@pytest.mark.parametrize(("n", "count"), [(5, 20000), (7, 15000), (16, 15000)])
 def test_pairs_of_values_are_equally_likely_at_each_pair_of_positions(n: int, count: int) -> None:
     orders = permutations(n, count)
     deviations = []
@@ -142,18 +144,18 @@ def test_pairs_of_values_are_equally_likely_at_each_pair_of_positions(n: int, co
     assert max(map(abs, deviations)) < limit(len(deviations))
 
 
-@pytest.mark.parametrize(("n", "count"), [(100, 6000), (1000, 10000), (1025, 10000)])
-def test_distances_between_positions_values_are_equally_likely(n: int, count: int) -> None:
+@pytest.mark.parametrize(("n", "count"), [(100, 4000), (1000, 5000), (1025, 5000)])
+def test_differences_of_the_values_at_two_positions_are_equally_likely(n: int, count: int) -> None:
     orders = permutations(n, count)
     pairs = [(0, 1), (0, n - 1), (1, 2), (3, 35), (n // 2, n // 2 + 1), (31, 32), (0, 32), (5, n // 3)]
     for first, second in pairs:
-        distance = (orders[:, second] - orders[:, first]) % n
-        counts = torch.bincount(distance, minlength=n)[1:].double()
+        difference = (orders[:, second] - orders[:, first]) % n
+        counts = torch.bincount(difference, minlength=n)[1:].double()
         assert abs(float(chi_square_deviation(counts, count / (n - 1)))) < limit(len(pairs))
 
 
 def test_orders_of_successive_epochs_are_independent() -> None:
-    n, count = 64, 8000
+    n, count = 64, 4000
     orders = permutations(n, count)
     places = orders.argsort(1)
     moved = (places[1:] - places[:-1]) % n  # of each sample from one epoch to the next
@@ -163,7 +165,7 @@ def test_orders_of_successive_epochs_are_independent() -> None:
 
 
 def test_deals_of_seeds_are_uniform() -> None:
-    n, count = 16, 8000
+    n, count = 16, 4000
     deals = [ops.deal_permutation(n, seed) for seed in range(count)]
     for sample in range(n):
         counts = torch.bincount(torch.tensor([deal.apply(sample) for deal in deals]), minlength=n).double()
@@ -172,7 +174,7 @@ def test_deals_of_seeds_are_uniform() -> None:
 
 def test_the_weighted_gradient_is_the_full_gradient_on_average() -> None:
     """And its variance is larger by r / (1 - r) * sum |g|^2 over the samples below the mean, g being their gradients."""
-    n, features, epochs, ratio = 400, 6, 3000, 0.75
+    n, features, epochs, ratio = 400, 6, 2000, 0.75
     generator = torch.Generator().manual_seed(3)
     inputs = torch.randn(n, features, dtype=torch.float64, generator=generator)
     targets = inputs.sum(1) + torch.randn(n, dtype=torch.float64, generator=generator)

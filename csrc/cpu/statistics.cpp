@@ -1,10 +1,13 @@
 // Statistics of the scores: the exact sum behind the mean threshold, and radix selection behind the quantile tiers.
+#include <cstring>
+
 #include "parallel.h"
 
 namespace infobatch::cpu {
 namespace {
 
 constexpr std::int64_t kGrain = 1 << 16;
+constexpr std::int64_t kCountGrain = 1 << 22;  // below 2^32, the range of a bin
 
 // A window is 32 neighbouring exponents: their mantissas, shifted to a common unit, are below 2^55, and 256 of them below
 // 2^63. Most scores of a data set fall in one or two windows, so a tile costs one vectorised pass for each window it meets.
@@ -49,17 +52,69 @@ void add_tile(const float* scores, std::int64_t* words) {
   }
 }
 
-// counts[t] of the digits of those scores that share the leading bits of target t.
-void count_digits_in(const CountDigits& args, int targets, std::int64_t begin, std::int64_t end,
-                     std::int64_t (*counts)[kDigitBins]) {
-  const std::uint32_t mask = prefix_mask(args.pass);
-  for (int t = 0; t < targets; ++t) {
-    const std::uint32_t prefix = args.pass == 0 ? 0u : static_cast<std::uint32_t>(args.state->prefix[t]);
-    for (std::int64_t i = begin; i < end; ++i) {
-      const std::uint32_t bits = bits_of(args.scores[i]), key = ordered_key(bits);
-      if (is_finite_bits(bits) && (key & mask) == prefix) counts[t][digit_of(key, args.pass)] += 1;
+// Histograms of a grain, in 32 bits; in two copies, as neighbours often share a digit and an addition waits for the one before.
+struct DigitCounts {
+  std::uint32_t bin[2][kDigitBins] = {};
+
+  void add_to(std::int64_t* counts, int first, int last) const {
+    for (int digit = first; digit < last; ++digit) {
+      const std::int64_t count = static_cast<std::int64_t>(bin[0][digit]) + bin[1][digit];
+      if (count == 0) continue;
+#pragma omp atomic
+      counts[digit] += count;
     }
   }
+};
+
+// In the first digit NaN and the infinities have bins of their own, at both ends.
+constexpr int kFirstFinite = 4, kLastFinite = 0x7FC;
+
+IB_MULTIVERSION void first_digits(const float* scores, std::uint16_t* digits) {
+  for (int i = 0; i < kSumTile; ++i) digits[i] = static_cast<std::uint16_t>(digit_of(ordered_key(bits_of(scores[i])), 0));
+}
+
+// matches[i]: score i shares the leading bits. Unseen ones never do, as all exponent bits are among those.
+IB_MULTIVERSION void match_prefix(const float* scores, std::uint32_t mask, std::uint32_t prefix, std::uint8_t* matches) {
+  for (int i = 0; i < kSumTile; ++i) matches[i] = (ordered_key(bits_of(scores[i])) & mask) == prefix;
+}
+
+// Few scores match, so eight answers at a time are looked at.
+void count_matches(const float* scores, const std::uint8_t* matches, int pass, DigitCounts& counts) {
+  for (int i = 0; i < kSumTile; i += 8) {
+    std::uint64_t eight;
+    std::memcpy(&eight, matches + i, 8);
+    for (; eight != 0; eight &= eight - 1) {
+      const float score = scores[i + __builtin_ctzll(eight) / 8];
+      counts.bin[0][digit_of(ordered_key(bits_of(score)), pass)] += 1;
+    }
+  }
+}
+
+void count_tile(const CountDigits& args, const float* scores, int targets, DigitCounts* counts) {
+  if (args.pass == 0) {
+    std::uint16_t digits[kSumTile];
+    first_digits(scores, digits);
+    for (int i = 0; i < kSumTile; i += 2) {
+      counts->bin[0][digits[i]] += 1;
+      counts->bin[1][digits[i + 1]] += 1;
+    }
+    return;
+  }
+  for (int t = 0; t < targets; ++t) {
+    std::uint8_t matches[kSumTile];
+    match_prefix(scores, prefix_mask(args.pass), static_cast<std::uint32_t>(args.state->prefix[t]), matches);
+    count_matches(scores, matches, args.pass, counts[t]);
+  }
+}
+
+// Calls body(tile) for all tiles of [begin, end); the last one is filled up with unseen scores.
+template <class Body>
+void for_each_tile(const float* scores, std::int64_t begin, std::int64_t end, const Body& body) {
+  for (; begin + kSumTile <= end; begin += kSumTile) body(scores + begin);
+  if (begin == end) return;
+  float last[kSumTile];
+  std::fill(std::copy(scores + begin, scores + end, last), last + kSumTile, float_of(kUnseenBits));
+  body(last);
 }
 
 }  // namespace
@@ -68,13 +123,7 @@ Status sum_scores(const SumScores& args, int threads) {
   std::fill(args.sum, args.sum + kSumWords, 0);
   parallel_parts(args.num_slots, kGrain, threads, [&](std::int64_t begin, std::int64_t end) {
     std::int64_t words[kSumWords] = {};
-    std::int64_t tile = begin;
-    for (; tile + kSumTile <= end; tile += kSumTile) add_tile(args.scores + tile, words);
-    if (tile < end) {
-      float last[kSumTile];
-      std::fill(std::copy(args.scores + tile, args.scores + end, last), last + kSumTile, float_of(kUnseenBits));
-      add_tile(last, words);
-    }
+    for_each_tile(args.scores, begin, end, [&](const float* tile) { add_tile(tile, words); });
     for (int i = 0; i < kSumWords; ++i) {
 #pragma omp atomic
       args.sum[i] += words[i];
@@ -93,13 +142,13 @@ Status count_digits(const CountDigits& args, int threads) {
   std::fill(args.counts, args.counts + kMaxThresholds * kDigitBins, 0);
   const int targets = args.pass == 0 ? 1 : args.num_targets;
   parallel_parts(args.num_slots, kGrain, threads, [&](std::int64_t begin, std::int64_t end) {
-    std::int64_t counts[kMaxThresholds][kDigitBins] = {};
-    constexpr std::int64_t kCached = 4096;  // scores that stay in the first-level cache for all targets
-    for (std::int64_t i = begin; i < end; i += kCached) count_digits_in(args, targets, i, std::min(i + kCached, end), counts);
-    for (int t = 0; t < targets; ++t) {
-      for (int digit = 0; digit < kDigitBins; ++digit) {
-#pragma omp atomic
-        args.counts[t * kDigitBins + digit] += counts[t][digit];
+    for (std::int64_t grain = begin; grain < end; grain += kCountGrain) {
+      DigitCounts counts[kMaxThresholds];
+      for_each_tile(args.scores, grain, std::min(grain + kCountGrain, end),
+                    [&](const float* tile) { count_tile(args, tile, targets, counts); });
+      const bool first = args.pass == 0;
+      for (int t = 0; t < targets; ++t) {
+        counts[t].add_to(args.counts + t * kDigitBins, first ? kFirstFinite : 0, first ? kLastFinite : kDigitBins);
       }
     }
   });
