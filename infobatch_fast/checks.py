@@ -104,6 +104,8 @@ def check_index(index: Index, device: torch.device) -> torch.Tensor:
                 f"index is on {index.device} and the pruner on cpu, so each step would wait for the GPU: construct "
                 f"InfoBatch(..., device={str(index.device)!r})"
             )
+        if index.device.type == "cpu" and not index.is_pinned():
+            index = index.pin_memory()  # or the copy would wait for the device
         index = index.to(device, non_blocking=True)
     return index.contiguous()
 

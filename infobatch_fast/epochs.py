@@ -37,15 +37,20 @@ class Epochs:
         self.epoch = self.scored = self.planned_samples = self.planned_kept = 0
         self._plan: Plan | None = None
         self._saved_plan: SavedPlan | None = None  # read from a checkpoint, and not yet taken up
-        self._first_epoch = 0  # of this process: 0, or that of the checkpoint
+        self._was_loaded = False
         self._was_selected = False
         self._exhausted = False  # an iteration of this epoch has yielded all
-        self._scored_before = 0  # a restart
+        self._scored_before = 0  # this process took up the plan
 
     def select(self, epoch: int) -> None:
-        """``set_epoch``: one before the checkpoint's is ignored, the current one may be iterated again."""
+        """``set_epoch``: the current epoch may be iterated again; after a restart an earlier one is ignored, for good.
+
+        A trainer that counts from 0 after a restart means the next epoch. One that spins through past epochs first, and looks at
+        a batch of each, records nothing, and means that all still stands.
+        """
         epoch = check_int("epoch", epoch, 0, 2**32 - 1)
-        if epoch < self._first_epoch:
+        if self._was_loaded and epoch < self.epoch:
+            self._exhausted = self._exhausted and self.scored > self._scored_before
             return
         if epoch != self.epoch:
             self._move_to(epoch)
@@ -103,7 +108,7 @@ class Epochs:
     def load(self, epoch: int, scored: int, planned: tuple[int, int], saved_plan: SavedPlan | None) -> None:
         """Goes on with a checkpoint whose scores and marks are in the table already."""
         self._move_to(epoch)
-        self._first_epoch, self.scored, self._saved_plan = epoch, scored, saved_plan
+        self._was_loaded, self.scored, self._saved_plan = True, scored, saved_plan
         self.planned_samples, self.planned_kept = planned
 
     def _move_to(self, epoch: int) -> None:

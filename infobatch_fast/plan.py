@@ -21,6 +21,7 @@ class Plan:
         length: Indices that this rank yields.
         available: Those of them that are this rank's own, in their order; positions behind it repeat the order's start.
         restored: The plan goes on after a restart, without the samples that were visited before.
+        side_stream: Where the order is computed ahead of its use; None on the CPU.
     """
 
     epoch: int
@@ -39,6 +40,7 @@ class Plan:
     epoch_order: ops.EpochOrder
     remaining: ops.BitDirectory | None
     device: torch.device
+    side_stream: torch.cuda.Stream | None
 
     def order(self, start: int, stop: int) -> torch.Tensor:
         """Sample ids at positions [start, stop) of this rank's epoch: int64 [stop - start], on the table's device."""
@@ -76,6 +78,7 @@ class Planner:
 
     def __post_init__(self) -> None:
         self.directory = ops.BitDirectory(self.table.marks, of_marks=True)
+        self.side_stream = torch.cuda.Stream(self.table.device) if self.table.device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._agreed = False
 
     def make(self, epoch: int, pruned: bool) -> Plan:
@@ -87,6 +90,7 @@ class Planner:
         """
         start = time.perf_counter()
         measured = self._measure()
+        self.before_writing()
         policy: Policy = self.policy if pruned else NoPruning()
         values = measured.values if pruned else torch.full_like(measured.values, NEVER)
         table = self.table
@@ -105,6 +109,11 @@ class Planner:
         values = torch.tensor(levels, dtype=torch.float32, device=self.table.device)
         known = Thresholds(values, torch.tensor([seen], dtype=torch.int64, device=self.table.device))
         return self._finish(epoch, pruned, cutoffs, known, True, start)
+
+    def before_writing(self) -> None:
+        """Whoever is about to write the marks: the order of the plan before may still be read ahead from them."""
+        if self.side_stream is not None:
+            torch.cuda.current_stream(self.table.device).wait_stream(self.side_stream)
 
     def _measure(self) -> Thresholds:
         if not self._agreed:
@@ -149,6 +158,7 @@ class Planner:
             epoch_order=epoch_order,
             remaining=remaining,
             device=table.device,
+            side_stream=self.side_stream,
         )
 
     def _check_ranks(self, of_rank: torch.Tensor, epoch: int) -> None:

@@ -104,8 +104,8 @@ class InfoBatch:
         self._table = ScoreTable(self.num_samples, self.seed, scatter, self._ranks, self.device)
         names = ("num_samples", "schedule", "policy", "shuffle", "shard", "seed", "drop_last")
         settings = {name: repr(getattr(self, name)) for name in names} | {"algorithm": str(ops.ALGORITHM_VERSION)}
-        planner = Planner(self._table, self.policy, self.seed, self.shuffle, self.drop_last, self._ranks, settings)
-        self._epochs = Epochs(planner, self.schedule)
+        self._planner = Planner(self._table, self.policy, self.seed, self.shuffle, self.drop_last, self._ranks, settings)
+        self._epochs = Epochs(self._planner, self.schedule)
         self._handle, self._token = ops.register(self), torch.zeros(1, device=self.device)
         self.sampler = InfoBatchSampler(self)
 

@@ -11,12 +11,11 @@ import torch
 from torch.utils.data import DistributedSampler
 
 from .checks import check_int
+from .chunks import CHUNK, read_chunks
 
 if TYPE_CHECKING:
     from .plan import Plan
     from .pruner import InfoBatch
-
-CHUNK = 1 << 16  # indices computed at a time: 0.5 MB, some milliseconds
 
 
 @dataclass
@@ -88,15 +87,14 @@ class _PlanSampler(DistributedSampler[Any]):
         plan = self._epochs.begin()
         start = 0 if self._resume is None or plan.restored else min(self._resume, plan.length)
         self._resume = None
-        for first in range(start, plan.length, size):
-            if not self._epochs.is_current(plan):
+        for first, end, ids in read_chunks(plan, start, size):
+            self._progress = _Progress(plan, first, end, 0, iter(()))
+            yield ids, self._progress
+            if end < plan.length and not self._epochs.is_current(plan):
                 raise RuntimeError(
-                    f"this iterator belongs to epoch {plan.epoch}, but the sampler has moved on to epoch {self._pruner.epoch}: "
+                    f"this iterator belongs to epoch {plan.epoch}, but the sampler has moved on to epoch {self._epochs.epoch}: "
                     "start a new iteration after set_epoch() or load_state_dict()"
                 )
-            end = min(first + size, plan.length)
-            self._progress = _Progress(plan, first, end, 0, iter(()))
-            yield plan.order(first, end).tolist(), self._progress
         self._epochs.end(plan)
 
 

@@ -69,6 +69,7 @@ def unpack_state(pruner: InfoBatch, state: dict[str, Any]) -> None:
             table.clear()
             pruner._epochs.load(0, 0, (0, 0), None)
         raise
+    pruner._planner.before_writing()
     table.scores.copy_(scores)
     table.row_marks.copy_(marks)
     table.faults.zero_()

@@ -225,7 +225,7 @@ def test_a_plan_may_be_made_while_the_last_batches_are_unscored(device: torch.de
     batches = list(pruner.sampler.batches(8))
     for batch in batches[:-2]:
         record(pruner, batch, [0.5] * len(batch))
-    late = torch.tensor(sum(batches[-2:], []))
+    late = torch.tensor([*batches[-2], *batches[-1]])
     pruner.set_epoch(2)
     assert next(iter(pruner.sampler)) >= 0
     assert torch.equal(pruner.scores(late), before[late.to(before.device)]), "they keep their previous scores"
@@ -299,6 +299,15 @@ def test_after_load_state_dict_a_set_epoch_to_an_earlier_epoch_is_ignored(device
     assert made == [4]
 
 
+def test_spinning_through_past_epochs_changes_nothing_though_prefetching_workers_exhaust_them(device: torch.device) -> None:
+    pruner, rest = restored(device, epoch=3, steps=5)
+    for past in range(4):
+        pruner.set_epoch(past)
+        assert list(pruner.sampler) == rest
+    pruner.set_epoch(3)
+    assert train(pruner) == rest
+
+
 def test_a_trainer_that_counts_from_zero_after_a_restart_never_goes_back(device: torch.device) -> None:
     pruner, rest = restored(device, epoch=2, steps=5)
     epochs = []
@@ -330,20 +339,22 @@ def test_the_users_random_generators_are_never_touched(device: torch.device) -> 
 
 
 WATCH = """
-import torch, torch.utils.data, torch.utils.data._utils.fetch, torch.utils.data._utils.collate, torch.utils.data._utils.worker
+import torch
+import torch.utils.data as data
+from torch.utils.data._utils import collate, fetch, worker
 
-modules = [torch, torch.nn.functional, torch.utils.data, torch.utils.data.dataloader, torch.utils.data.sampler,
-           torch.utils.data.distributed, torch.utils.data._utils.fetch, torch.utils.data._utils.collate, torch.utils.data._utils.worker]
+modules = [torch, torch.nn.functional, data, data.dataloader, data.sampler, data.distributed, collate, fetch, worker]
 classes = [torch.Tensor, *(c for m in modules[2:] for c in vars(m).values() if isinstance(c, type))]
-watched = lambda: [{k: id(v) for k, v in vars(o).items() if not k.startswith("__")} for o in [*modules, *classes]]
+owners = [*modules, *classes]
+watched = lambda: [{k: id(v) for k, v in vars(owner).items() if not k.startswith("__")} for owner in owners]
 before = watched()
 import infobatch_fast
 pruner = infobatch_fast.InfoBatch(range(10), 3)
-loader = torch.utils.data.DataLoader(infobatch_fast.with_index(range(10)), 4, sampler=pruner.sampler)
+loader = data.DataLoader(infobatch_fast.with_index(range(10)), 4, sampler=pruner.sampler)
 for index, x in loader:
     pruner.update(index, x.float())
 assert pruner.stats.scored == 10
-changed = [(str(o), k) for o, b in zip([*modules, *classes], before) for k, v in b.items() if id(vars(o).get(k)) != v]
+changed = [(str(o), k) for o, old, new in zip(owners, before, watched()) for k in old.keys() | new.keys() if old.get(k) != new.get(k)]
 assert not changed, changed
 """
 
