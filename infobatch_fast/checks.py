@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence, Sized
+import reprlib
+from collections.abc import Iterable, Sequence, Sized
+from numbers import Integral
 from typing import Any, TypeAlias
 
 import torch
@@ -51,6 +53,18 @@ def check_fraction(name: str, value: Any, closed: bool, meaning: str) -> float:
     return number
 
 
+def check_fractions(name: str, values: Any, closed: bool, meaning: str) -> tuple[float, ...]:
+    """``values`` as a tuple of such floats.
+
+    Raises:
+        TypeError: It is no sequence, or holds what is no real number.
+        ValueError: One of them is out of range or NaN.
+    """
+    if not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a sequence of numbers, got {values!r}")
+    return tuple(check_fraction(name, value, closed, meaning) for value in values)
+
+
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """Whether ``value`` is one of ``choices``.
 
@@ -68,7 +82,7 @@ def check_size(data_source: Sized | int) -> int:
         TypeError: It has no length.
         ValueError: It is empty, or above 2^40.
     """
-    if isinstance(data_source, int) and not isinstance(data_source, bool):
+    if isinstance(data_source, Integral) and not isinstance(data_source, bool):
         return check_int("data_source", data_source, 1, ops.MAX_SAMPLES)
     try:
         size = len(data_source)  # type: ignore[arg-type]
@@ -88,7 +102,10 @@ def check_index(index: Index, device: torch.device) -> torch.Tensor:
         ValueError: They are not of one dimension, or on a GPU while the table is on the CPU.
     """
     if not isinstance(index, torch.Tensor):
-        index = torch.as_tensor([index] if isinstance(index, int) else index)
+        try:
+            index = torch.as_tensor([index] if isinstance(index, int) else index)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"index must be a tensor or a sequence of ints, got {reprlib.repr(index)}") from None
     if index.dtype != torch.int64:
         if index.dtype.is_floating_point or index.dtype.is_complex or index.dtype == torch.bool:
             raise TypeError(

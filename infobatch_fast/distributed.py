@@ -29,16 +29,25 @@ class Ranks:
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """Adds up an integer tensor over all ranks, in place."""
         if self.num_replicas > 1:
-            dist.all_reduce(tensor, group=self.group)
+            sent = tensor.to(self._meeting_device(tensor.device))
+            dist.all_reduce(sent, group=self.group)
+            tensor.copy_(sent)
         return tensor
 
     def gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """Stacks the 1-D tensors of all ranks: [num_replicas, len(tensor)]."""
         if self.num_replicas == 1:
             return tensor[None]
-        stacked = [torch.empty_like(tensor) for _ in range(self.num_replicas)]
-        dist.all_gather(stacked, tensor, group=self.group)
-        return torch.stack(stacked)
+        sent = tensor.to(self._meeting_device(tensor.device))
+        stacked = [torch.empty_like(sent) for _ in range(self.num_replicas)]
+        dist.all_gather(stacked, sent, group=self.group)
+        return torch.stack(stacked).to(tensor.device)
+
+    def _meeting_device(self, device: torch.device) -> torch.device:
+        """Where the group takes tensors: on the table's device if it can, or else on the one of its backend (NCCL: a GPU)."""
+        backends = str(dist.get_backend_config(self.group))  # "cpu:gloo,cuda:nccl"
+        types = [entry.split(":")[0] for entry in backends.split(",")]
+        return device if device.type in types else torch.device(types[0])
 
     def agree(self, settings: dict[str, str], device: torch.device) -> None:
         """Makes sure that the settings are the same on all ranks.

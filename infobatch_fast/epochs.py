@@ -9,6 +9,8 @@ from .checks import check_int
 from .plan import Plan, Planner
 from .policy import Schedule
 
+LAST_EPOCH = 2**32 - 1  # what a counter of the generator holds
+
 
 class SavedPlan(NamedTuple):
     """Numbers of the plan that a checkpoint was taken under; its bits are in the marks."""
@@ -17,6 +19,13 @@ class SavedPlan(NamedTuple):
     cutoffs: ops.Cutoffs
     thresholds: tuple[float, ...]
     seen: int
+
+
+class Place(NamedTuple):
+    """A position in an epoch's order."""
+
+    epoch: int
+    position: int
 
 
 class Epochs:
@@ -42,19 +51,20 @@ class Epochs:
         self._exhausted = False  # an iteration of this epoch has yielded all
         self._scored_before = 0  # this process took up the plan
 
-    def select(self, epoch: int) -> None:
-        """``set_epoch``: the current epoch may be iterated again; after a restart an earlier one is ignored, for good.
+    def select(self, epoch: int, by_trainer: bool = True) -> None:
+        """``set_epoch``, or a loader that goes on where it was.
 
+        The current epoch may be iterated again; after a restart an earlier one is ignored, for good.
         A trainer that counts from 0 after a restart means the next epoch. One that spins through past epochs first, and looks at
         a batch of each, records nothing, and means that all still stands.
         """
-        epoch = check_int("epoch", epoch, 0, 2**32 - 1)
+        epoch = check_int("epoch", epoch, 0, LAST_EPOCH)
         if self._was_loaded and epoch < self.epoch:
             self._exhausted = self._exhausted and self.scored > self._scored_before
             return
         if epoch != self.epoch:
             self._move_to(epoch)
-        self._was_selected = True
+        self._was_selected = self._was_selected or by_trainer
         self._exhausted = False
 
     def plan(self) -> Plan:
@@ -78,12 +88,19 @@ class Epochs:
         """Whether ``plan`` is still in force."""
         return plan is self._plan
 
-    def begin(self) -> Plan:
-        """An iterator starts: in the next epoch if this one was yielded to its end and nobody has selected one since."""
-        self.plan()
-        if self._exhausted:
-            self._move_to(self.epoch + 1)
-        return self.plan()
+    def begin(self, resume: Place | None) -> tuple[Plan, int]:
+        """An iterator starts: its plan and first position, of the next epoch if this one was yielded to its end.
+
+        The place where a loader goes on counts in its own epoch alone, and not where a restored plan leaves out what was visited.
+        """
+        plan, start = self.plan(), 0
+        if resume is not None and resume.epoch == self.epoch and not plan.restored:
+            start = min(resume.position, plan.length)
+        nothing_left = start == plan.length and not self._was_selected
+        if not (self._exhausted or nothing_left):
+            return plan, start
+        self._move_to(self.epoch + 1)
+        return self.plan(), 0
 
     def end(self, plan: Plan) -> None:
         """An iterator has yielded all of ``plan``."""

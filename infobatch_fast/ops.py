@@ -47,11 +47,14 @@ def check_device(device: torch.device | str | int | None) -> torch.device:
         ValueError: It is neither a CPU nor a CUDA device.
         RuntimeError: CUDA is asked for, and this build, this torch or this machine has none.
     """
-    chosen = torch.device("cpu" if device is None else device)
+    try:
+        chosen = torch.device("cpu" if device is None else f"cuda:{device}" if isinstance(device, int) else device)
+    except (TypeError, RuntimeError):
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be 'cpu' or 'cuda', got {device!r}")
     if chosen.type == "cpu":
         return torch.device("cpu")
-    if chosen.type != "cuda":
-        raise ValueError(f"device must be 'cpu' or 'cuda', got {str(chosen)!r}")
     if CUDA_ARCHITECTURES is None:
         raise RuntimeError(
             f"device={str(chosen)!r}: infobatch_fast was built without CUDA. Install the CUDA toolkit, put nvcc on PATH, and "

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from . import ops
-from .checks import check_fraction, check_int
+from .checks import check_fraction, check_fractions, check_int
 
 if TYPE_CHECKING:
     from .distributed import Ranks
@@ -40,9 +40,7 @@ class Policy(ABC):
         return (cutoffs[0], cutoffs[1], cutoffs[2], cutoffs[3])
 
 
-def _check_ratio(name: str, ratio: float) -> float:
-    meaning = "the probability that a sample of the tier is skipped in an epoch; 0 keeps all, 0.5 is the paper's choice"
-    return check_fraction(name, ratio, closed=False, meaning=meaning)
+_RATIO_MEANING = "the probability that a sample of the tier is skipped in an epoch; 0 keeps all, 0.5 is the paper's choice"
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class MeanThreshold(Policy):
     prune_ratio: float = 0.5
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "prune_ratio", _check_ratio("prune_ratio", self.prune_ratio))
+        object.__setattr__(self, "prune_ratio", check_fraction("prune_ratio", self.prune_ratio, False, _RATIO_MEANING))
 
     @property
     def prune_ratio_of_tier(self) -> tuple[float, ...]:
@@ -94,8 +92,9 @@ class QuantileTiers(Policy):
     prune_ratios: tuple[float, ...] = (0.75, 0.5)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "quantiles", tuple(float(q) for q in self.quantiles))
-        object.__setattr__(self, "prune_ratios", tuple(_check_ratio("prune_ratios", r) for r in self.prune_ratios))
+        quantiles = check_fractions("quantiles", self.quantiles, closed=True, meaning="the upper end of a tier")
+        object.__setattr__(self, "quantiles", quantiles)
+        object.__setattr__(self, "prune_ratios", check_fractions("prune_ratios", self.prune_ratios, False, _RATIO_MEANING))
         if len(self.quantiles) != len(self.prune_ratios) or not 1 <= len(self.quantiles) <= ops.MAX_THRESHOLDS:
             raise ValueError(
                 f"quantiles and prune_ratios must be of one length from 1 to {ops.MAX_THRESHOLDS}, got {self.quantiles!r} and "
@@ -132,7 +131,7 @@ class RandomPruning(Policy):
     prune_ratio: float = 0.5
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "prune_ratio", _check_ratio("prune_ratio", self.prune_ratio))
+        object.__setattr__(self, "prune_ratio", check_fraction("prune_ratio", self.prune_ratio, False, _RATIO_MEANING))
 
     @property
     def prune_ratio_of_tier(self) -> tuple[float, ...]:

@@ -202,7 +202,7 @@ class InfoBatch:
     def set_epoch(self, epoch: int) -> None:
         """Selects an epoch, as in ``DistributedSampler``. Its plan is made when it is first needed, and stays.
 
-        After ``load_state_dict`` an epoch before the restored one is ignored, since trainers count from 0 or spin through past
+        After ``load_state_dict`` an epoch before the current one is ignored, since trainers count from 0 or spin through past
         epochs when they restart.
 
         Args:

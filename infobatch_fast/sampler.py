@@ -12,6 +12,7 @@ from torch.utils.data import DistributedSampler
 
 from .checks import check_int
 from .chunks import CHUNK, read_chunks
+from .epochs import Place
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -40,7 +41,7 @@ class _PlanSampler(DistributedSampler[Any]):
 
     def __init__(self, pruner: InfoBatch) -> None:
         self._pruner, self._epochs = pruner, pruner._epochs
-        self._resume: int | None = None
+        self._resume: Place | None = None  # of the next iteration
         self._progress: _Progress | None = None
 
     dataset = property(lambda self: self._pruner.data_source)
@@ -59,14 +60,14 @@ class _PlanSampler(DistributedSampler[Any]):
     def state_dict(self) -> dict[str, int]:
         """Epoch and position, the same few bytes on every rank. The scores are in ``InfoBatch.state_dict``."""
         position = 0
-        if self._resume is not None:
-            position = self._resume
+        if self._resume is not None and self._resume.epoch == self._pruner.epoch:
+            position = self._resume.position
         elif self._progress is not None and self._epochs.is_current(self._progress.plan):
             position = self._progress.position(self._unit)
         return {"epoch": self._pruner.epoch, "position": position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Goes on at a position, once, in the next iteration.
+        """Goes on at a position, once, in the next iteration; at the end of an epoch, with the next one.
 
         A pruner that was itself restored knows which samples were visited and leaves out just those, so the position is then
         not applied a second time.
@@ -76,16 +77,15 @@ class _PlanSampler(DistributedSampler[Any]):
         """
         if not isinstance(state, dict) or not {"epoch", "position"} <= state.keys():
             raise ValueError(f"state must be what a sampler's state_dict() returned, with epoch and position, got {state!r}")
-        position = check_int("state['position']", state["position"], 0)
-        self._pruner.set_epoch(state["epoch"])
-        self._resume = position
+        place = Place(state["epoch"], check_int("state['position']", state["position"], 0))
+        self._epochs.select(place.epoch, by_trainer=False)
+        self._resume = place
 
     _unit = 1  # indices in an element that a chunk yields
 
     def _chunks(self, size: int) -> Iterator[tuple[list[int], _Progress]]:
         """The epoch's indices in pieces of ``size``, and a note of where they stand. The plan is made at the first piece."""
-        plan = self._epochs.begin()
-        start = 0 if self._resume is None or plan.restored else min(self._resume, plan.length)
+        plan, start = self._epochs.begin(self._resume)
         self._resume = None
         for first, end, ids in read_chunks(plan, start, size):
             self._progress = _Progress(plan, first, end, 0, iter(()))
@@ -129,9 +129,8 @@ class InfoBatchSampler(_PlanSampler):
             ValueError: Not 0 <= start <= stop <= len.
         """
         length = self._epochs.length()
-        stop = length if stop is None else stop
-        if not 0 <= start <= stop <= length:
-            raise ValueError(f"start and stop must satisfy 0 <= start <= stop <= {length}, got start={start}, stop={stop}")
+        start = check_int("start", start, 0, length)
+        stop = length if stop is None else check_int("stop", stop, start, length)
         return self._epochs.plan().order(start, stop)
 
     def batches(self, batch_size: int, drop_last: bool = False) -> InfoBatchBatchSampler:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from . import ops
+from .checks import check_int
 from .distributed import local_part, shared_tensor
-from .epochs import SavedPlan
+from .epochs import LAST_EPOCH, SavedPlan
 from .scores import NEVER
 
 if TYPE_CHECKING:
@@ -107,8 +108,7 @@ def _check(pruner: InfoBatch, state: dict[str, Any]) -> tuple[torch.Tensor, torc
         if state[name] != expected[name]:
             raise ValueError(f"state has {name}={state[name]!r}, this pruner {expected[name]!r}: {remedy}")
     for name in _COUNTS:
-        if state[name] < 0:
-            raise ValueError(f"state[{name!r}] must be at least 0, got {state[name]}")
+        check_int(f"state[{name!r}]", state[name], 0, LAST_EPOCH if name == "epoch" else None)
 
     rows, row = _rows(table.num_slots), table.first_slot // ops.ROW_SLOTS
     parts: dict[str, torch.Tensor] = {}
@@ -124,8 +124,18 @@ def _check(pruner: InfoBatch, state: dict[str, Any]) -> tuple[torch.Tensor, torc
             got = f"{value.dtype} {list(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)
             raise ValueError(f"state[{name!r}] must be a tensor of {dtype} [{total}], got {got}")
         parts[name] = part
+    _check_values(parts, table.num_slots)
+    return parts["scores"], parts["marks"]
+
+
+def _check_values(parts: dict[str, torch.Tensor], num_slots: int) -> None:
     if not all(1 <= cutoff <= ops.CUTOFF_RANGE for cutoff in parts["cutoffs"].tolist()):
         raise ValueError(f"state['cutoffs'] must be in [1, {ops.CUTOFF_RANGE}], got {parts['cutoffs'].tolist()}")
-    if bool(torch.isinf(parts["scores"]).any()):
-        raise ValueError("state['scores'] holds infinite values: the checkpoint is damaged")
-    return parts["scores"], parts["marks"]
+    for name, impossible in (("scores", torch.isinf), ("thresholds", torch.isnan)):
+        if bool(impossible(parts[name]).any()):
+            raise ValueError(f"state[{name!r}] holds values that it cannot hold: the checkpoint is damaged")
+    beyond = parts["marks"][num_slots // 2 :].tolist()  # a byte marks two slots
+    if num_slots % 2:
+        beyond[0] >>= 4
+    if any(beyond):
+        raise ValueError("state['marks'] marks samples that do not exist: the checkpoint is damaged")

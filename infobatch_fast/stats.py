@@ -21,7 +21,7 @@ class EpochStats:
         tier_kept: Kept ones of them.
         weights: Weight of a kept sample of each tier.
         scored: Losses that ``update`` got on this rank since the plan was made.
-        non_finite: Those among them that were NaN or infinite, and did not enter the table.
+        non_finite: Those among them that were NaN or infinite, and did not enter the table; a restart counts anew.
         total_saved_fraction: 1 - kept / num_samples over all epochs planned so far.
         plan_seconds: Wall-clock time in which this rank made the plan.
     """

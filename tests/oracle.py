@@ -185,19 +185,19 @@ def keep_draw(seed: int, slot: int, epoch: int) -> int:
 
 
 def cut_or_fill(whole: Sequence[int], left: Sequence[int], length: int) -> list[int]:
-    """What is left of a rank's order, brought to a length. A rank that keeps nothing cannot be brought to any."""
-    if length and not whole:
-        raise ValueError("a rank keeps no sample")
+    """What is left of a rank's order, brought to a length."""
     return [left[p] if p < len(left) else whole[(p - len(left)) % len(whole)] for p in range(length)]
 
 
 class Oracle:
     """A pruner of any number of ranks at once."""
 
-    def __init__(self, n: int, rule: Rule, *, seed: int = 0, shuffle: bool = True, world: int = 1) -> None:
+    def __init__(
+        self, n: int, rule: Rule, *, seed: int = 0, shuffle: bool = True, contiguous: bool = False, world: int = 1
+    ) -> None:
         self.n, self.rule, self.seed, self.shuffle, self.world = n, rule, seed, shuffle, world
         self.scores: list[float | None] = [None] * n
-        self.ids: Sequence[int] = ids_of_slots(n, seed) if shuffle else range(n)
+        self.ids: Sequence[int] = range(n) if contiguous or not shuffle else ids_of_slots(n, seed)
         self.visited: set[int] = set()
 
     def update(self, ids: Iterable[int], scores: Iterable[float]) -> None:

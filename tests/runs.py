@@ -54,11 +54,11 @@ def snapshot(pruner: InfoBatch) -> dict[str, Any]:
 
 
 def decisions(pruner: InfoBatch) -> dict[str, Any]:
-    """What the current plan decided, comparable with ==."""
+    """What the current plan decided, and what has come of it, comparable with ==."""
     stats = dataclasses.asdict(pruner.stats)
     del stats["plan_seconds"]
     index = torch.arange(pruner.num_samples)
-    return stats | {"kept": kept_set(pruner), "weights": pruner.weights(index).tolist(), "order": order(pruner)}
+    return stats | {"kept_set": kept_set(pruner), "weight_of": pruner.weights(index).tolist()}
 
 
 def order(pruner: InfoBatch) -> list[int]:

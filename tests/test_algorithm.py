@@ -41,6 +41,18 @@ def test_every_plan_is_the_one_of_the_page(device: torch.device, n: int, rule: R
         assert_same_plan(pruner, oracle)
 
 
+@pytest.mark.parametrize("n", [9, 1025])
+def test_contiguous_shards_are_shuffled_as_the_page_says(device: torch.device, n: int) -> None:
+    rule, seen = RULES["mean"], seen_of(make_scores("losses", n))
+    pruner = InfoBatch(n, 3, delta=1.0, policy=policy_of(rule), seed=5, shard="contiguous", device=device)
+    oracle = Oracle(n, rule, seed=5, contiguous=True)
+    feed(pruner, *seen)
+    oracle.update(*seen)
+    pruner.set_epoch(2)
+    oracle.plan(2)
+    assert_same_plan(pruner, oracle)
+
+
 @pytest.mark.parametrize(("seed", "epoch", "shuffle"), SETTINGS)
 @pytest.mark.parametrize("n", [1, 2, 9, 65, 1025])
 def test_seed_epoch_and_shuffle_enter_as_the_page_says(device: torch.device, n: int, seed: int, epoch: int, shuffle: bool) -> None:

@@ -1,7 +1,8 @@
 """Draws are as random as they claim, and weights make up for what is pruned.
 
-Both devices draw the same bits (test_algorithm), so one of them is examined. Seeds are fixed, so a test passes always or never. ``ALARM`` is the chance that it would have failed for a fault-free generator
-under a seed picked anew: 1e-6 a test, split evenly among the comparisons that the test makes.
+Both devices draw the same bits (test_algorithm), so one of them is examined. Seeds are fixed, so a test passes always or never.
+``ALARM`` is the chance that it would have failed for a fault-free generator under a seed picked anew: 1e-6 a test, split evenly
+among the comparisons that the test makes.
 """
 
 import math

@@ -124,19 +124,18 @@ __global__ void __launch_bounds__(kNarrowBlock) narrow_quantiles_kernel(NarrowQu
     const std::int64_t* counts = args.counts + (args.pass == 0 ? 0 : t * kDigitBins);
     std::int64_t count[kLaneBins], before[kLaneBins], total;
     for (int i = 0; i < kLaneBins; ++i) count[i] = counts[threadIdx.x * kLaneBins + i];
-    __syncthreads();  // the state is there, and the scan's storage free
     Scan(scan).ExclusiveSum(count, before, total);
     if (args.pass == 0 && threadIdx.x == 0) {
       state.seen = total;
       state.rank[t] = quantile_rank(static_cast<std::uint64_t>(total), args.fractions[t]);
     }
-    __syncthreads();
+    __syncthreads();  // the state is there, and the scan's storage free again
     const std::int64_t rank = state.rank[t];
-    __syncthreads();
+    __syncthreads();  // all have read what one is to change
     for (int i = 0; i < kLaneBins; ++i) {
       const int digit = threadIdx.x * kLaneBins + i;
       const bool ends_behind = digit + 1 == kDigitBins || rank < before[i] + count[i];
-      if (before[i] > rank || !ends_behind) continue;  // one bin of all passes
+      if (before[i] > rank || !ends_behind) continue;  // holds for one bin
       state.rank[t] = rank - before[i];
       state.prefix[t] |= static_cast<std::int64_t>(digit) << digit_shift(args.pass);
     }

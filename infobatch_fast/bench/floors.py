@@ -1,0 +1,56 @@
+"""Floors: what the machine takes for the least that an operation must do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .machine import clock_hertz
+
+# Philox4x32-10 decides eight samples a block. Each of its ten rounds takes two 32 x 32 -> 64-bit products, their two high halves
+# (a shift on a CPU, a register of its own on a GPU) and two three-way exclusive-ors. The keys are the same for all blocks, and
+# cost nothing where blocks go side by side.
+PHILOX_SAMPLES = 8
+CPU_OPERATIONS, GPU_OPERATIONS = 10 * 6, 10 * 4
+# Products of 64 bits fill a lane of that width; one vector instruction a cycle and core is what current cores sustain.
+CPU_LANES = {"AVX512": 8, "AVX2": 4}
+GPU_LANES = 64  # of 32 bits, a multiprocessor and cycle: NVIDIA, compute capability 8.0 to 9.0
+
+
+def read_scores(scores: torch.Tensor) -> object:
+    """One read of all scores, by torch's own reduction: float32 [n]."""
+    return scores.sum()
+
+
+def copy(source: torch.Tensor, target: torch.Tensor) -> object:
+    """One copy on the device: a read and a write of every element."""
+    return target.copy_(source)
+
+
+def scatter(scores: torch.Tensor, index: torch.Tensor, losses: torch.Tensor) -> object:
+    """Storing a batch's losses and nothing else: no update can do without."""
+    return scores.index_copy_(0, index, losses)
+
+
+def philox_bound(device: torch.device, threads: int) -> dict[str, Any] | None:
+    """Nanoseconds a sample that the draws of a plan take if nothing but their arithmetic counts: calculated, not measured.
+
+    Returns:
+        The bound and what it is calculated from; None where the system does not state its clock.
+    """
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        operations, lanes = GPU_OPERATIONS, GPU_LANES * properties.multi_processor_count
+        hertz = getattr(properties, "clock_rate", 0) * 1e3
+    else:
+        operations, lanes = CPU_OPERATIONS, CPU_LANES.get(torch.backends.cpu.get_cpu_capability(), 2) * threads
+        hertz = clock_hertz() or 0.0
+    if not hertz:
+        return None
+    return {
+        "operations_a_sample": operations / PHILOX_SAMPLES,
+        "lanes": lanes,
+        "clock_hertz": hertz,
+        "ns_a_sample": operations / PHILOX_SAMPLES / lanes / hertz * 1e9,
+    }

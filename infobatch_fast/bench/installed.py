@@ -1,0 +1,50 @@
+"""The published package as a contender, where one is installed: it is no requirement of the benchmark."""
+# ruff: noqa: D102 - methods are documented in Contender
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from .contender import EPOCHS, PRUNE_RATIO, Contender
+
+
+def is_installed() -> bool:
+    """Whether a package named infobatch can be imported."""
+    return importlib.util.find_spec("infobatch") is not None
+
+
+class InstalledPackage(Contender):
+    """The published package, where one is installed."""
+
+    name = "infobatch package"
+    can = frozenset({"plan", "ids", "batches", "update"})
+    once = True
+    held, peak = 45.0, 70.0
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        super().__init__(size, device)
+        self._package = importlib.import_module("infobatch").InfoBatch(range(size), EPOCHS, PRUNE_RATIO, 1.0)
+        self._ids: Any = iter(())
+
+    def fill(self, first: int, scores: torch.Tensor) -> None:
+        self._package.scores[first : first + scores.numel()] = scores
+
+    def plan(self, epoch: int) -> None:
+        self._ids = iter(self._package.sampler)
+
+    def ids(self) -> Iterator[int]:
+        ids: Iterator[int] = iter(self._ids.__next__, None)  # its own __iter__ would plan again
+        return ids
+
+    def weights(self, ids: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self._package.weights)[ids].float()
+
+    def update(self, index: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
+        self._package.set_active_indices(index)
+        loss: torch.Tensor = self._package.update(losses.clone())
+        return loss

@@ -1,0 +1,198 @@
+"""The timed operations: what each of them does, how many items it is divided by, and the floor that it stands on."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import floors
+from .contender import Contender, Ours
+from .timing import Timed
+
+BATCH = 256
+TAKEN = 1 << 18  # ids of a long epoch that are taken a run: whole chunks of our sampler
+SHORT = 1 << 20  # epochs of data sets up to this size are iterated whole
+UPDATES = (256, 1024, 4096, 16384, 65536)
+UPDATED = 1 << 19  # samples that a run updates: far more than caches hold
+SCORE_BYTES, MARK_BYTES, ID_BYTES = 4.0, 0.5, 8.0
+UPDATE_BYTES = 8 + 4 + 4 + 4 + 1  # id, loss and weight; the score and the mark
+
+_epochs = count(1)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What is timed for a row of a table.
+
+    Attributes:
+        name: The operation.
+        unit: What ``items`` counts.
+        items: Of these each time is of.
+        moved: Bytes that each time must at least move.
+        contenders: Who is timed, by name.
+        floor: What the operation cannot do without; None where there is no such thing.
+        batch: Size of an update.
+    """
+
+    name: str
+    unit: str
+    items: float
+    moved: float
+    contenders: list[Timed]
+    floor: Timed | None = None
+    batch: int | None = None
+
+
+@dataclass
+class Field:
+    """Who takes part at one size on one device.
+
+    Attributes:
+        scores: float32 [N] on the device: what the floors work on.
+    """
+
+    size: int
+    device: torch.device
+    contenders: list[Contender]
+    scores: torch.Tensor
+    batches: tuple[int, ...] = UPDATES
+
+    def able(self, *abilities: str) -> list[Contender]:
+        """Contenders that have all of some abilities."""
+        return [contender for contender in self.contenders if contender.can.issuperset(abilities)]
+
+
+def plans(now: Field) -> Iterator[Operation]:
+    """From the scores to where the first id can come, by the mean and by quantiles."""
+    floor = Timed("floor", lambda _: floors.read_scores(now.scores))
+    moved = now.size * (SCORE_BYTES + MARK_BYTES)
+    means = [_planning(contender.name, contender.plan) for contender in now.able("plan")]
+    yield Operation("plan, mean", "sample", now.size, moved, means, floor)
+    tiers = [_planning(contender.name, contender.plan_quantiles) for contender in now.able("quantiles")]
+    yield Operation("plan, quantile tiers", "sample", now.size, moved, tiers, floor)
+    for contender in now.contenders:
+        if isinstance(contender, Ours):
+            contender.forget_quantiles()
+
+
+def _planning(name: str, plan: Callable[[int], None]) -> Timed:
+    return Timed(name, plan, lambda: next(_epochs))
+
+
+class _Taking:
+    """Takes ids of a planned epoch: a short epoch whole, a long one bit by bit, so that no cache knows the next ones.
+
+    Args:
+        contender: Has planned an epoch already, if its epochs are long.
+        batch: Ids in an element; 1 is ids themselves.
+    """
+
+    def __init__(self, contender: Contender, batch: int) -> None:
+        self._contender, self._batch, self._rest = contender, batch, 0
+        self._left: Iterator[Any] = iter(())
+        self._short = contender.size <= SHORT
+        self.count = TAKEN
+        if self._short:
+            contender.plan(next(_epochs))
+            self.count = sum(1 for _ in contender.ids())
+
+    def prepare(self) -> Iterator[Any]:
+        if self._rest < self.count:
+            if self._contender.once:
+                self._contender.plan(next(_epochs))
+            self._left = self._contender.ids() if self._batch == 1 else self._contender.batches(self._batch)
+            self._rest = self.count if self._short else self._contender.size // 2
+        self._rest -= self.count
+        return islice(self._left, -(-self.count // self._batch))
+
+
+def _exhaust(elements: Iterator[Any]) -> None:
+    for _ in elements:
+        pass
+
+
+def orders(now: Field) -> Iterator[Operation]:
+    """Ids of an epoch that was planned: one by one, in batches, as a tensor."""
+    for name, batch, ability in (("order, one by one", 1, "ids"), (f"order, batches of {BATCH}", BATCH, "batches")):
+        timed = []
+        for contender in now.able("plan", ability):
+            taking = _Taking(contender, batch)
+            timed.append(Timed(contender.name, _exhaust, taking.prepare, taking.count))
+        yield Operation(name, "index", 1, ID_BYTES, timed)
+    for ours in now.contenders:
+        if isinstance(ours, Ours):
+            sampler = ours.pruner.sampler
+            ours.plan(next(_epochs))
+            taken = min(len(sampler), 1 << 22)
+            source = torch.empty(2, taken, dtype=torch.int64, device=now.device).zero_()
+            tensor = Timed(ours.name, lambda _: sampler.indices(0, taken), repeats=taken)
+            floor = Timed("floor", lambda _: floors.copy(source[0], source[1]), repeats=taken)
+            yield Operation("order, tensor", "index", 1, ID_BYTES, [tensor], floor)
+
+
+def epochs(now: Field) -> Iterator[Operation]:
+    """Whole epochs: the plan and all its ids, divided by the size of the data set."""
+
+    def one_by_one(contender: Contender) -> Callable[[int], None]:
+        def run(epoch: int) -> None:
+            contender.plan(epoch)
+            _exhaust(contender.ids())
+
+        return run
+
+    def tensor(contender: Contender) -> Callable[[int], None]:
+        def run(epoch: int) -> None:
+            contender.plan(epoch)
+            contender.tensor()
+
+        return run
+
+    listed = [_planning(contender.name, one_by_one(contender)) for contender in now.able("plan", "ids")]
+    yield Operation("epoch, one by one", "sample", now.size, now.size * (SCORE_BYTES + MARK_BYTES), listed)
+    whole = [_planning(contender.name, tensor(contender)) for contender in now.able("plan", "tensor")]
+    yield Operation("epoch, as a tensor", "sample", now.size, now.size * (SCORE_BYTES + MARK_BYTES), whole)
+
+
+def updates(now: Field) -> Iterator[Operation]:
+    """A batch's losses stored, its weighted mean returned; ids are new and random in each call."""
+    for batch in now.batches:
+        calls = max(4, UPDATED // batch)
+
+        def batches(batch: int = batch, calls: int = calls) -> list[tuple[torch.Tensor, torch.Tensor]]:
+            index = torch.randint(now.size, (calls, batch), device=now.device)
+            return list(zip(index, torch.rand(calls, batch, device=now.device), strict=True))
+
+        def updating(update: Callable[[torch.Tensor, torch.Tensor], object]) -> Callable[[Any], None]:
+            def run(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+                for index, losses in pairs:
+                    update(index, losses)
+
+            return run
+
+        timed = [Timed(contender.name, updating(contender.update), batches, calls) for contender in now.able("update")]
+        scatter = updating(lambda index, losses: floors.scatter(now.scores, index, losses))
+        floor = Timed("floor", scatter, batches, calls)
+        yield Operation(f"update, B = {batch}", "sample", batch, batch * UPDATE_BYTES, timed, floor, batch)
+
+
+def states(now: Field) -> Iterator[Operation]:
+    """A checkpoint written to a file, and read from it."""
+    with tempfile.TemporaryDirectory() as folder:
+
+        def path(contender: Contender) -> Path:
+            return Path(folder, contender.name)
+
+        moved = now.size * (SCORE_BYTES + MARK_BYTES)
+        able = now.able("save")
+        saves = [Timed(c.name, lambda _, c=c: torch.save(c.state(), path(c))) for c in able]  # type: ignore[misc]
+        floor = Timed("floor", lambda _: torch.save(now.scores, Path(folder, "floor")))
+        yield Operation("state_dict, save", "sample", now.size, moved, saves, floor)
+        loads = [Timed(c.name, lambda _, c=c: c.restore(torch.load(path(c), map_location=now.device))) for c in able]  # type: ignore[misc]
+        floor = Timed("floor", lambda _: torch.load(Path(folder, "floor"), map_location=now.device))
+        yield Operation("state_dict, load", "sample", now.size, moved, loads, floor)

@@ -1,0 +1,158 @@
+"""The whole benchmark: all operations at all sizes on all devices, as one JSON document."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from . import answers, floors, operations
+from .contender import Contender, Ours, fill_all, synthetic_scores
+from .machine import load, provenance
+from .memory import measure_apart
+from .operations import Field, Operation
+from .roster import contender_classes, fitting
+from .timing import FULL, QUICK, Effort, Times, alternate
+
+SAVED = 100_000_000  # checkpoints of up to so many samples are written
+THREADED = 100_000_000  # the size, or the next one below, at which threads are counted
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be measured.
+
+    Attributes:
+        sizes: Numbers of samples.
+        devices: "cpu" or "cuda".
+        quick: Few rounds and few sizes of updates: figures for development.
+        command: Arguments that led here.
+    """
+
+    sizes: Sequence[int]
+    devices: Sequence[str]
+    quick: bool
+    command: Sequence[str]
+
+    @property
+    def effort(self) -> Effort:
+        """How long each row is measured."""
+        return QUICK if self.quick else FULL
+
+
+def run(request: Request) -> dict[str, Any]:
+    """Measures everything that was asked for."""
+    document = provenance(list(request.command))
+    document |= {"quick": request.quick, "rows": [], "memory": [], "philox": {}}
+    for name in request.devices:
+        device = torch.device(name)
+        document["philox"][name] = floors.philox_bound(device, torch.get_num_threads())
+        for size in request.sizes:
+            document["rows"] += _at_size(size, device, request)
+            document["memory"] += _memory(size, device)
+        threaded = [size for size in request.sizes if size <= THREADED]
+        if device.type == "cpu" and threaded:
+            document["rows"] += _by_threads(max(threaded), device, request)
+    document["load_after"] = load()
+    return document
+
+
+def say(text: str) -> None:
+    """Progress, for who waits."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _at_size(size: int, device: torch.device, request: Request) -> list[dict[str, Any]]:
+    contenders, left_out = fitting(size, device)
+    say(f"{device}, {size} samples: {', '.join(contender.name for contender in contenders)}")
+    now = _prepared(size, device, contenders, (256, 4096) if request.quick else operations.UPDATES)
+    kinds: list[Callable[[Field], Iterator[Operation]]] = [operations.plans, operations.orders]
+    if size <= SAVED:
+        kinds += [operations.epochs, operations.states]
+    rows = []
+    for kind in [*kinds, operations.updates]:  # updates last: they change the scores
+        for operation in kind(now):
+            rows.append(row(operation, now, request.effort) | {"left_out": left_out})
+            say(_line(rows[-1]))
+    return rows
+
+
+def _prepared(size: int, device: torch.device, contenders: list[Contender], batches: tuple[int, ...]) -> Field:
+    """Contenders that have the same scores and whose answers are right."""
+    fill_all(contenders, size)
+    scores = torch.empty(size)
+    for first in range(0, size, 1 << 20):
+        part = scores[first : first + (1 << 20)]
+        part.copy_(synthetic_scores(first, part.numel()))
+    for contender in contenders:
+        answers.check_plan(contender, scores)
+    for contender in contenders:
+        if "update" in contender.can:
+            answers.check_update(contender)
+    return Field(size, device, contenders, scores.to(device), batches)
+
+
+def row(operation: Operation, now: Field, effort: Effort) -> dict[str, Any]:
+    """Times one operation for all contenders and its floor, alternately."""
+    timed = [*operation.contenders, operation.floor] if operation.floor else operation.contenders
+    times = alternate(timed, effort, now.device)
+    floor = times.pop("floor", None)
+    ours = times.get(Ours.name)
+    return {
+        "operation": operation.name,
+        "device": now.device.type,
+        "samples": now.size,
+        "batch": operation.batch,
+        "threads": torch.get_num_threads(),
+        "unit": operation.unit,
+        "floor": floor.spread() if floor else None,
+        "contenders": {name: _figures(operation, taken, ours, floor) for name, taken in times.items()},
+    }
+
+
+def _figures(operation: Operation, taken: Times, ours: Times | None, floor: Times | None) -> dict[str, Any]:
+    seconds = taken.spread()
+    figures = {"seconds": seconds, "ns": seconds["median"] / operation.items * 1e9}
+    figures["gb_s"] = operation.moved / seconds["median"] / 1e9
+    figures["host_seconds"] = sorted(taken.host_seconds.values())[len(taken.host_seconds) // 2]
+    if floor:
+        figures["of_floor"] = taken.ratio_to(floor)
+    if ours and taken is not ours:
+        figures["ratio"] = taken.ratio_to(ours)
+    return figures
+
+
+def _line(entry: dict[str, Any]) -> str:
+    shown = (f"{name} {figures['ns']:.3g}" for name, figures in entry["contenders"].items())
+    return f"  {entry['operation']:<22} ns a {entry['unit']}: {', '.join(shown)}"
+
+
+def _by_threads(size: int, device: torch.device, request: Request) -> list[dict[str, Any]]:
+    """The plan with one thread, two, and so on up to those that torch has now."""
+    most = torch.get_num_threads()
+    ours = Ours(size, device)
+    now = _prepared(size, device, [ours], ())
+    rows = []
+    try:
+        for threads in sorted({1, most} | {2**power for power in range(most.bit_length())}):
+            torch.set_num_threads(threads)
+            entry = row(next(operations.plans(now)), now, request.effort)
+            rows.append(entry | {"operation": "plan, mean, by threads", "left_out": {}})
+            say(f"{threads} threads, {size} samples: plan {entry['contenders'][ours.name]['ns']:.3g} ns a sample")
+    finally:
+        torch.set_num_threads(most)
+    return rows
+
+
+def _memory(size: int, device: torch.device) -> list[dict[str, Any]]:
+    _, left_out = [], {}
+    rows = []
+    for which in contender_classes(device):
+        if which.peak * size > 0.8 * _room(device, which):
+            continue
+        measured = measure_apart(which.name, size, device)
+        rows.append({"contender": which.name, "device": device.type, "samples": size, **measured})
+    return rows

@@ -1,0 +1,129 @@
+"""Times of several contenders, taken alternately, so that whatever else the machine does falls on all of them."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure.
+
+    Attributes:
+        rounds: Times that each contender runs, at most.
+        least: And at least, however slow it is.
+        seconds: A contender that has taken this long sits the other rounds out.
+    """
+
+    rounds: int
+    least: int
+    seconds: float
+
+
+FULL = Effort(rounds=15, least=3, seconds=6.0)
+QUICK = Effort(rounds=5, least=2, seconds=0.5)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Something to time.
+
+    Attributes:
+        name: Whose time it is.
+        run: What is timed; it gets what ``prepare`` returned.
+        prepare: Done before each run, outside of its time.
+        repeats: How often ``run`` does what is to be timed: its time is divided by this.
+    """
+
+    name: str
+    run: Callable[[Any], object]
+    prepare: Callable[[], Any] = lambda: None
+    repeats: int = 1
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of one contender, by round; a round that it sat out is missing.
+
+    Attributes:
+        seconds: Until the device was done.
+        host_seconds: Until the call came back: less than ``seconds`` where a GPU works on.
+    """
+
+    seconds: dict[int, float]
+    host_seconds: dict[int, float]
+
+    def spread(self) -> dict[str, Any]:
+        """Median and quartiles of the seconds, and their number."""
+        return spread(list(self.seconds.values()))
+
+    def ratio_to(self, other: Times) -> dict[str, Any]:
+        """Median and quartiles of the ratio to ``other`` of the same round."""
+        return spread([self.seconds[turn] / other.seconds[turn] for turn in self.seconds.keys() & other.seconds.keys()])
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Median, lower and upper quartile, and how many values there are; with fewer than four values their range."""
+    if len(values) < 4:
+        return {"median": median(values), "low": min(values), "high": max(values), "runs": len(values)}
+    low, _, high = quantiles(values, n=4, method="inclusive")
+    return {"median": median(values), "low": low, "high": high, "runs": len(values)}
+
+
+def alternate(contenders: Sequence[Timed], effort: Effort, device: torch.device) -> dict[str, Times]:
+    """Runs all contenders once a round, forwards and backwards in turn. The first round warms up, and is left out if others follow.
+
+    Args:
+        contenders: What to time, each with a name of its own.
+        effort: How many rounds.
+        device: Is waited for, if it is a GPU.
+
+    Returns:
+        Times by name.
+    """
+    times = {contender.name: Times({}, {}) for contender in contenders}
+    spent = dict.fromkeys(times, 0.0)
+    for turn in range(effort.rounds):
+        for contender in contenders if turn % 2 == 0 else reversed(contenders):
+            name = contender.name
+            if turn >= effort.least and spent[name] > effort.seconds:
+                continue
+            started = time.perf_counter()
+            seconds, host_seconds = _once(contender, device)
+            spent[name] += time.perf_counter() - started
+            times[name].seconds[turn] = seconds / contender.repeats
+            times[name].host_seconds[turn] = host_seconds / contender.repeats
+    for taken in times.values():
+        if len(taken.seconds) > effort.least:
+            del taken.seconds[0], taken.host_seconds[0]
+    return times
+
+
+def _once(contender: Timed, device: torch.device) -> tuple[float, float]:
+    argument = contender.prepare()
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        _wait_for(device)
+        start = time.perf_counter()
+        result = contender.run(argument)
+        returned = time.perf_counter()
+        _wait_for(device)
+        end = time.perf_counter()
+    finally:
+        if collects:
+            gc.enable()
+    del result, argument  # what it takes to free them is not part of the time
+    return end - start, returned - start
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,423 @@
+"""Resume: wherever a run is cut, it goes on as if it had not been, to the bit."""
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from runs import decisions, loss_of, order, record, record_all, snapshot, train
+from torch.utils.data import DataLoader
+
+from infobatch_fast import InfoBatch, QuantileTiers, with_index
+from infobatch_fast.plan import Planner
+
+SIZE, EPOCHS, BATCH = 45, 5, 4
+
+
+def run_of(device: torch.device, **kwargs: Any) -> InfoBatch:
+    return InfoBatch(kwargs.pop("size", SIZE), EPOCHS, device=device, **kwargs)  # full epochs at the end, of delta 0.875
+
+
+def saved(pruner: InfoBatch) -> io.BytesIO:
+    file = io.BytesIO()
+    torch.save(pruner.state_dict(), file)
+    return file
+
+
+def restored(file: io.BytesIO, device: torch.device, **kwargs: Any) -> InfoBatch:
+    pruner = run_of(device, **kwargs)
+    file.seek(0)
+    pruner.load_state_dict(torch.load(file, weights_only=True))
+    return pruner
+
+
+def epochs_from(pruner: InfoBatch, epoch: int, selects: bool) -> Iterator[tuple[list[int], dict[str, Any]]]:
+    """Trains to the end: what each epoch visits, and all that is known after it."""
+    for each in range(epoch, EPOCHS):
+        if selects:
+            pruner.set_epoch(each)
+        visited = train(pruner, BATCH)
+        assert pruner.epoch == each
+        yield visited, knowledge(pruner)
+
+
+def knowledge(pruner: InfoBatch) -> dict[str, Any]:
+    """All that is known after an epoch; marks of what was visited included."""
+    return snapshot(pruner) | decisions(pruner)
+
+
+# ---- cuts ----
+
+RUNS = {
+    "mean, set_epoch": ({}, True),
+    "mean, no set_epoch": ({}, False),
+    "quantiles, warm-up": ({"policy": QuantileTiers(), "warmup_epochs": 1, "delta": 1.0}, True),
+    "in order": ({"shuffle": False, "seed": 3}, False),
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_run_that_is_cut_at_any_step_goes_on_bit_for_bit_with_no_sample_lost_or_repeated(device: torch.device, run: str) -> None:
+    arguments, selects = RUNS[run]
+    expected = list(epochs_from(run_of(device, **arguments), 0, selects))
+    for epoch in range(EPOCHS):
+        for step in range(-(-len(expected[epoch][0]) // BATCH) + 1):
+            pruner = run_of(device, **arguments)
+            for past in range(epoch):
+                if selects:
+                    pruner.set_epoch(past)
+                train(pruner, BATCH)
+            if selects:
+                pruner.set_epoch(epoch)
+            before = train(pruner, BATCH, steps=step)
+            again = restored(saved(pruner), device, **arguments)
+            del pruner
+            visited, known = expected[epoch]
+            assert before == visited[: step * BATCH]
+            if len(before) == len(visited) and not selects:  # it goes on in the next epoch
+                assert list(epochs_from(again, epoch + 1, selects)) == expected[epoch + 1 :]
+                continue
+            rest, *later = epochs_from(again, epoch, selects)
+            assert before + rest[0] == visited, (epoch, step)
+            assert rest[1] == known, (epoch, step)
+            assert later == expected[epoch + 1 :], (epoch, step)
+
+
+def test_len_after_a_restart_is_what_is_left(device: torch.device) -> None:
+    pruner = run_of(device)
+    train(pruner, BATCH)
+    pruner.set_epoch(1)
+    length = len(pruner.sampler)
+    train(pruner, BATCH, steps=3)
+    again = restored(saved(pruner), device)
+    assert len(again.sampler) == length - 12
+    assert len(again.sampler.batches(BATCH)) == -(-(length - 12) // BATCH)
+    visited = train(again, BATCH)
+    assert len(visited) == length - 12
+    assert len(again.sampler) == again.stats.kept
+    assert again.epoch == 2
+
+
+def test_a_second_and_a_third_cut_in_the_same_epoch(device: torch.device) -> None:
+    pruner = run_of(device)
+    train(pruner, BATCH)
+    pruner.set_epoch(1)
+    expected, visited = order(pruner), []
+    for steps in (2, 0, 1, 3):
+        visited += train(pruner, BATCH, steps)
+        pruner = restored(saved(pruner), device)
+        pruner.set_epoch(1)
+    assert visited + train(pruner, BATCH) == expected
+
+
+def test_what_is_broken_off_and_iterated_again_after_a_restart_starts_at_the_cut(device: torch.device) -> None:
+    pruner = run_of(device)
+    visited = train(pruner, BATCH, steps=3)
+    again = restored(saved(pruner), device)
+    rest = train(again, BATCH, steps=2)
+    assert train(again, BATCH) == order(pruner)[12:]
+    assert visited + rest == order(pruner)[:20]
+
+
+def test_a_restart_before_any_plan(device: torch.device) -> None:
+    pruner, reference = run_of(device), run_of(device)
+    pruner = restored(saved(pruner), device)
+    assert snapshot(pruner) == snapshot(reference)
+    assert train(pruner) == train(reference)
+    for each in (pruner, reference):
+        each.set_epoch(1)  # selected, not planned
+    pruner = restored(saved(pruner), device)
+    assert decisions(pruner) == decisions(reference)
+    assert train(pruner) == train(reference)
+
+
+def test_a_restart_with_scores_recorded_since_the_plan_was_made_keeps_the_plan(device: torch.device) -> None:
+    pruner = run_of(device)
+    record_all(pruner)
+    pruner.set_epoch(1)
+    expected = decisions(pruner)
+    record(pruner, [40], [1e6])  # a new plan would prune nearly everything
+    again = restored(saved(pruner), device)
+    kept = expected["kept_set"]
+    assert decisions(again) == expected | {"scored": expected["scored"] + 1}
+    assert sorted(list(again.sampler) + [40] * (40 in kept)) == kept
+
+
+def test_set_epoch_to_a_later_epoch_after_a_restart_drops_what_is_left(device: torch.device) -> None:
+    pruner, reference = run_of(device), run_of(device)
+    for each in (pruner, reference):
+        train(each, BATCH, steps=3)
+    pruner = restored(saved(pruner), device)
+    for each in (pruner, reference):
+        each.set_epoch(2)
+    assert order(pruner) == order(reference)
+
+
+def test_visited_is_what_update_was_called_for_not_what_was_yielded(device: torch.device) -> None:
+    pruner = run_of(device)
+    ids = list(pruner.sampler)
+    trained = ids[::3]
+    record(pruner, trained, [1.0] * len(trained))
+    again = restored(saved(pruner), device)
+    assert list(again.sampler) == [sample for sample in ids if sample not in trained]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_batches_that_workers_had_prefetched_and_nobody_trained_on_come_again(device: torch.device) -> None:
+    def loader_of(pruner: InfoBatch) -> Any:
+        return DataLoader(with_index(range(SIZE)), BATCH, sampler=pruner.sampler, num_workers=2, prefetch_factor=2)
+
+    pruner = run_of(device)
+    expected = order(pruner)
+    visited: list[int] = []
+    for index, _ in loader_of(pruner):
+        if len(visited) == 5 * BATCH:
+            break
+        record(pruner, index, loss_of(index))
+        visited += index.tolist()
+    assert pruner.sampler.state_dict()["position"] > len(visited)
+    again = restored(saved(pruner), device)
+    loader = loader_of(again)
+    again.sampler.load_state_dict(pruner.sampler.state_dict())  # a loader that restores positions of its own
+    for index, _ in loader:
+        record(again, index, loss_of(index))
+        visited += index.tolist()
+    assert visited == expected
+    assert (again.stats.scored, again.epoch) == (SIZE, 0)
+
+
+def test_the_policy_the_schedule_and_the_device_may_change_at_a_restart(device: torch.device) -> None:
+    pruner = run_of(device)
+    record_all(pruner)
+    pruner.set_epoch(1)
+    expected = order(pruner)
+    visited = train(pruner, BATCH, steps=2)
+    again = restored(saved(pruner), torch.device("cpu"), policy=QuantileTiers((0.5,), (0.9,)), delta=1.0)
+    assert again.stats.thresholds == pruner.stats.thresholds, "the epoch in progress is finished by its saved plan"
+    assert visited + train(again, BATCH) == expected
+    again.set_epoch(2)
+    assert again.stats.weights[1] == pytest.approx(10, rel=1e-3)
+
+
+def test_a_run_goes_on_alike_on_another_number_of_threads() -> None:
+    size, threads = 300_007, torch.get_num_threads()
+    cpu = torch.device("cpu")
+    rests = []
+    try:
+        for before, after in ((1, 1), (1, 2), (2, 1), (4, 3)):
+            torch.set_num_threads(before)
+            pruner = run_of(cpu, size=size)
+            record_all(pruner)
+            pruner.set_epoch(1)
+            ids = pruner.sampler.indices(0, 100_000)
+            record(pruner, ids, loss_of(ids, 1))
+            file = saved(pruner)
+            torch.set_num_threads(after)
+            again = restored(file, cpu, size=size)
+            rest = again.sampler.indices()
+            again.set_epoch(2)
+            rests.append((ids.tolist(), rest.tolist(), again.sampler.indices().tolist(), again.stats.thresholds))
+    finally:
+        torch.set_num_threads(threads)
+    assert rests[1:] == rests[:1] * 3
+    assert set(rests[0][0]).isdisjoint(rests[0][1])
+
+
+# ---- state_dict ----
+
+
+def test_state_dict_has_no_side_effects(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, made = Planner.make, []
+    monkeypatch.setattr(Planner, "make", lambda self, epoch, *rest: made.append(epoch) or make(self, epoch, *rest))
+    pruner, reference = run_of(device), run_of(device)
+    for epoch in range(3):
+        pruner.set_epoch(epoch)
+        reference.set_epoch(epoch)
+        pruner.state_dict()
+        assert made.count(epoch) == 0
+        visited: list[int] = []
+        for batch in pruner.sampler.batches(BATCH):
+            pruner.state_dict()
+            pruner.sampler.state_dict()
+            record(pruner, batch, loss_of(torch.tensor(batch), epoch))
+            pruner.state_dict()
+            visited += batch
+        assert visited == train(reference, BATCH)
+        assert snapshot(pruner) == snapshot(reference)
+        assert made.count(epoch) == 2
+
+
+def test_state_dict_aliases_the_live_tables(device: torch.device) -> None:
+    pruner = run_of(device, shuffle=False)
+    len(pruner.sampler)
+    state = pruner.state_dict()
+    marks = state["marks"].clone()
+    record(pruner, [7], [0.75])
+    assert state["scores"][7] == 0.75
+    assert not torch.equal(state["marks"], marks)
+    for name in ("scores", "marks"):
+        assert state[name].data_ptr() == pruner.state_dict()[name].data_ptr()
+        assert state[name].device == pruner.device
+
+
+def test_a_checkpoint_takes_4_5_bytes_a_sample(device: torch.device) -> None:
+    pruner = run_of(device, size=100_000)
+    len(pruner.sampler)
+    tensors = [value for value in pruner.state_dict().values() if isinstance(value, torch.Tensor)]
+    assert sum(tensor.untyped_storage().nbytes() for tensor in tensors) < 4.6 * 100_000
+    assert saved(pruner).getbuffer().nbytes < 4.6 * 100_000
+
+
+def test_loading_leaves_nothing_of_what_was_there_before(device: torch.device) -> None:
+    pruner, other = run_of(device), run_of(device)
+    train(pruner, BATCH, steps=2)
+    train(other, BATCH)
+    other.set_epoch(3)
+    train(other, BATCH, steps=1)
+    record(other, [1000], [1.0])  # a bad index that is not reported yet
+    iterator = iter(other.sampler)
+    next(iterator)
+    file = saved(pruner)
+    file.seek(0)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert snapshot(other) == snapshot(pruner)
+    assert other.sampler.state_dict() == {"epoch": 0, "position": 0}
+    assert train(other, BATCH) == order(pruner)[2 * BATCH :]
+
+
+def test_a_state_may_be_loaded_into_the_pruner_that_it_came_from(device: torch.device) -> None:
+    pruner, reference = run_of(device), run_of(device)
+    for each in (pruner, reference):
+        train(each, BATCH, steps=2)
+    pruner.load_state_dict(pruner.state_dict())
+    assert snapshot(pruner) == snapshot(reference)
+    assert train(pruner, BATCH) == order(reference)[2 * BATCH :]
+
+
+# ---- the sampler's own state ----
+
+
+def test_the_samplers_state_is_a_few_bytes_and_json(device: torch.device) -> None:
+    pruner = run_of(device)
+    assert pruner.sampler.state_dict() == {"epoch": 0, "position": 0}
+    iterator = iter(pruner.sampler)
+    for position in range(1, SIZE + 1):
+        next(iterator)
+        assert pruner.sampler.state_dict() == {"epoch": 0, "position": position}
+    batches = pruner.sampler.batches(BATCH)
+    assert batches.state_dict() == {"epoch": 0, "position": 0}
+    iterator_of_batches = iter(batches)
+    for position in [*range(BATCH, SIZE, BATCH), SIZE]:
+        next(iterator_of_batches)
+        assert batches.state_dict() == {"epoch": 0, "position": position}
+    state = pruner.sampler.state_dict()
+    assert json.loads(json.dumps(state)) == state
+    pruner.set_epoch(2)
+    assert pruner.sampler.state_dict() == {"epoch": 2, "position": 0}
+
+
+@pytest.mark.parametrize("batched", [False, True], ids=["sampler", "batches"])
+def test_the_samplers_state_alone_resumes_at_the_position_once(device: torch.device, batched: bool) -> None:
+    pruner = run_of(device)
+    expected = order(pruner)
+    for taken in (1, 3, 7):
+        sampler: Any = pruner.sampler.batches(BATCH) if batched else pruner.sampler
+        iterator = iter(sampler)
+        for _ in range(taken):
+            next(iterator)
+        state = json.loads(json.dumps(sampler.state_dict()))
+        fresh: Any = pruner.sampler.batches(BATCH) if batched else pruner.sampler
+        fresh.load_state_dict(state)
+        assert fresh.state_dict() == state, "and again, before it has gone on"
+        iter(fresh)
+        iter(fresh)  # as loaders with workers call it
+        position = taken * BATCH if batched else taken
+        resumed = [ids if batched else [ids] for ids in fresh]
+        assert [sample for ids in resumed for sample in ids] == expected[position:]
+        pruner.set_epoch(0)
+        again = [ids if batched else [ids] for ids in fresh]
+        assert [sample for ids in again for sample in ids] == expected, "a second iteration starts at the front"
+        pruner.set_epoch(0)
+
+
+def test_a_second_resume_in_the_same_epoch_lands_at_the_right_place(device: torch.device) -> None:
+    sampler = run_of(device).sampler
+    expected, taken = sampler.indices().tolist(), []
+    for steps in (3, 5, 2):
+        iterator = iter(sampler)
+        taken += [next(iterator) for _ in range(steps)]
+        assert sampler.state_dict() == {"epoch": 0, "position": len(taken)}
+        sampler.load_state_dict(sampler.state_dict())
+    assert taken == expected[:10]
+
+
+def test_an_exhausted_state_is_followed_by_the_whole_next_epoch(device: torch.device) -> None:
+    sampler = run_of(device).sampler
+    list(sampler)
+    state = sampler.state_dict()
+    assert state == {"epoch": 0, "position": SIZE}
+    again = run_of(device).sampler
+    again.load_state_dict(state)
+    assert len(list(again)) == SIZE
+    assert again.epoch == 1
+    again.load_state_dict(state)
+    again.set_epoch(0)  # the trainer insists on it
+    assert list(again) == []
+    assert len(list(again)) == SIZE
+    assert again.epoch == 1
+
+
+def test_a_position_is_of_its_epoch_alone(device: torch.device) -> None:
+    pruner = run_of(device)
+    pruner.sampler.load_state_dict({"epoch": 2, "position": 30})
+    assert (pruner.epoch, pruner.sampler.state_dict()) == (2, {"epoch": 2, "position": 30})
+    pruner.set_epoch(3)
+    assert pruner.sampler.state_dict() == {"epoch": 3, "position": 0}
+    assert len(list(pruner.sampler)) == SIZE
+
+
+@pytest.mark.parametrize("sampler_first", [True, False])
+def test_a_restored_pruner_and_a_restored_sampler_do_not_skip_twice(device: torch.device, sampler_first: bool) -> None:
+    pruner = run_of(device)
+    expected = order(pruner)
+    visited = train(pruner, BATCH, steps=3)
+    state, position = pruner.state_dict(), {"epoch": 0, "position": len(visited)}
+    again = run_of(device)
+    if sampler_first:
+        again.sampler.load_state_dict(position)
+    again.load_state_dict(state)
+    if not sampler_first:
+        again.sampler.load_state_dict(position)
+    assert visited + train(again, BATCH) == expected
+    again.set_epoch(1)
+    assert len(list(again.sampler)) == again.stats.kept
+
+
+@pytest.mark.parametrize("selects", [True, False], ids=["set_epoch", "no set_epoch"])
+@pytest.mark.parametrize("sampler_first", [True, False])
+def test_after_the_end_of_an_epoch_the_position_does_not_spoil_the_next(
+    device: torch.device, sampler_first: bool, selects: bool
+) -> None:
+    pruner, reference = run_of(device), run_of(device)
+    train(reference)
+    list(pruner.sampler)
+    position = pruner.sampler.state_dict()
+    assert position == {"epoch": 0, "position": SIZE}
+    pruner.set_epoch(0)
+    train(pruner)
+    again = run_of(device)
+    if sampler_first:
+        again.sampler.load_state_dict(position)
+    again.load_state_dict(pruner.state_dict())
+    if not sampler_first:
+        assert again.stats.epoch == 0  # the plan is taken up
+        again.sampler.load_state_dict(position)
+    if selects:
+        again.set_epoch(0)
+        assert list(again.sampler) == [], "nothing is left of it"
+        again.set_epoch(1)
+    assert again.sampler.epoch == int(selects)
+    assert train(again) == train(reference)
+    assert again.epoch == 1
