@@ -1,13 +1,17 @@
 """Hands the native build to CMake. What is built stands in CMakeLists.txt."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
 
 
 class CMakeBuild(build_ext):
@@ -16,35 +20,42 @@ class CMakeBuild(build_ext):
     def build_extension(self, ext: Extension) -> None:
         import pybind11
 
-        compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), None)
-        if compiler is None or shutil.which(compiler.split()[0]) is None:
+        compiler = shlex.split(os.environ.get("CXX", "")) or [next(filter(shutil.which, ("c++", "g++", "clang++")), "")]
+        if not all(shutil.which(word) for word in compiler if not word.startswith("-")):
             sys.exit(
                 f"infobatch_fast: no C++ compiler found (CXX={os.environ.get('CXX')!r}). Install one with C++20, for instance "
                 "'apt-get install g++' or 'xcode-select --install', or name it in CXX, and install again."
             )
-        target = Path(self.get_ext_fullpath(ext.name)).resolve().parent
-        build = Path(self.build_temp).resolve()
-        build.mkdir(parents=True, exist_ok=True)
+        # Not setuptools' build_temp: that is a new directory for each editable install, and nothing would be built incrementally.
+        build = (
+            ROOT
+            / "build"
+            / "-".join([sysconfig.get_platform(), str(sys.implementation.cache_tag), *(Path(w).name for w in compiler)])
+        )
+        (build / "CMakeCache.txt").unlink(missing_ok=True)  # options, tools and compilers of a former build; its objects stay
         configure = [
             "cmake",
-            "-G",
-            "Ninja",
-            "-S",
-            str(Path(__file__).resolve().parent),
-            "-B",
-            str(build),
+            *("-G", "Ninja"),
+            *("-S", str(ROOT)),
+            *("-B", str(build)),
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             *(f"-D{name}={os.environ[name]}" for name in ("INFOBATCH_CUDA", "INFOBATCH_SANITIZE") if name in os.environ),
-            *os.environ.get("CMAKE_ARGS", "").split(),
+            *shlex.split(os.environ.get("CMAKE_ARGS", "")),
         ]
         jobs = ["--parallel", os.environ["MAX_JOBS"]] if "MAX_JOBS" in os.environ else []
-        try:
-            subprocess.run(configure, check=True)
-            subprocess.run(["cmake", "--build", str(build), *jobs], check=True)
-            subprocess.run(["cmake", "--install", str(build), "--prefix", str(target)], check=True)
-        except subprocess.CalledProcessError as error:
-            sys.exit(f"infobatch_fast: the native build failed at {' '.join(error.cmd[:2])}; the reason stands above.")
+        target = Path(self.get_ext_fullpath(ext.name)).resolve().parent
+        for command in (
+            configure,
+            ["cmake", "--build", str(build), *jobs],
+            ["cmake", "--install", str(build), "--prefix", str(target)],
+        ):
+            try:
+                subprocess.run(command, check=True)
+            except (OSError, subprocess.CalledProcessError) as error:
+                sys.exit(
+                    f"infobatch_fast: the native build failed at {shlex.join(command[:2])} ({error.__class__.__name__}); the reason stands above."
+                )
 
 
 setup(ext_modules=[Extension("infobatch_fast._core", sources=[])], cmdclass={"build_ext": CMakeBuild})

@@ -1,5 +1,5 @@
 // The contract of both backends: every function exists as infobatch::cpu::f(args, threads) and as
-// infobatch::cuda::f(args, stream), and both leave the same bits behind.
+// infobatch::cuda::f(args, stream), and both leave the same bits behind (limbs of a sum may be split differently).
 //
 // All pointers are to memory of the backend's device unless a comment says otherwise, owned by the caller and distinct from
 // each other. No function allocates, waits for the device, throws, or touches memory outside the arrays described here; CUDA

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from digits_report import BINS_PER_DECADE, DECADES, FIRST_DECADE, describe_machine, draw, make_table
+from digits_report import BINS_PER_DECADE, DECADES, FIRST_DECADE, draw, make_table
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from infobatch_fast import InfoBatch, NoPruning, Policy, RandomPruning, with_index
+from infobatch_fast.bench.machine import provenance
 
 BATCH_SIZE = 64
 PEAK_RATE = 0.1
@@ -170,7 +171,7 @@ def compare(epochs: int, seeds: int, workers: int) -> dict[str, Any]:
         train(fewer, NoPruning(), max(1, round((1 - saved) * epochs)), workers, data, test)
         runs += [full, ours, random, fewer]
     sizes = {"epochs": epochs, "seeds": seeds, "workers": workers, "train_images": len(data), "test_images": len(test_y)}
-    return {"made_by": describe_machine(), **sizes, "runs": [asdict(run) for run in runs]}
+    return {"made_by": provenance(sys.argv[1:], "python examples/digits.py"), **sizes, "runs": [asdict(run) for run in runs]}
 
 
 def main() -> None:

@@ -75,7 +75,6 @@ class Epochs:
             pruned, cutoffs, values, seen = self._saved_plan
             plan = self._planner.restore(self.epoch, pruned, cutoffs, values, seen)
             self._scored_before = self.scored
-            self._exhausted = plan.length == 0 and not self._was_selected
         else:
             plan = self._planner.make(self.epoch, self._schedule.prunes(self.epoch))
             self.scored = self._scored_before = 0
@@ -96,8 +95,8 @@ class Epochs:
         plan, start = self.plan(), 0
         if resume is not None and resume.epoch == self.epoch and not plan.restored:
             start = min(resume.position, plan.length)
-        nothing_left = start == plan.length and not self._was_selected
-        if not (self._exhausted or nothing_left):
+        at_end = 0 < start == plan.length and not self._was_selected
+        if not (at_end or self._is_over(plan)):
             return plan, start
         self._move_to(self.epoch + 1)
         return self.plan(), 0
@@ -113,7 +112,7 @@ class Epochs:
         everything that was yielded was scored; nor for somebody who calls set_epoch, and may ask in the last step.
         """
         plan = self.plan()
-        if self._exhausted and not self._was_selected and self.scored - self._scored_before >= plan.length:
+        if self._is_over(plan) and not self._was_selected and self.scored - self._scored_before >= plan.length:
             self._move_to(self.epoch + 1)
         return self.plan().length
 
@@ -127,6 +126,10 @@ class Epochs:
         self._move_to(epoch)
         self._was_loaded, self.scored, self._saved_plan = True, scored, saved_plan
         self.planned_samples, self.planned_kept = planned
+
+    def _is_over(self, plan: Plan) -> bool:
+        """Whether the next iteration is one of the next epoch. A checkpoint may have been taken when all was visited."""
+        return self._exhausted or (plan.restored and plan.length == 0 and not self._was_selected)
 
     def _move_to(self, epoch: int) -> None:
         self.epoch = epoch

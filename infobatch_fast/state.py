@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -72,6 +73,7 @@ def unpack_state(pruner: InfoBatch, state: dict[str, Any]) -> None:
         raise
     pruner._planner.before_writing()
     table.scores.copy_(scores)
+    table.scores.masked_fill_(table.scores.isnan(), math.nan)  # one NaN only: the GPU claims slots by others
     table.row_marks.copy_(marks)
     table.faults.zero_()
     saved = None

@@ -27,7 +27,8 @@ from runs import loss_of, record
 from infobatch_fast import InfoBatch, ops
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "torch.distributed.checkpoint", "torch.distributed.tensor", "infobatch_fast", "pytest"])
+SLOW = ["torch", "torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.tensor", "fsspec.core", "infobatch_fast", "pytest"]
+CONTEXT.set_forkserver_preload(SLOW)
 SECONDS = 60.0  # a group that takes longer is killed and the test fails: no test hangs
 
 needs_gloo = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")

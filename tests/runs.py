@@ -27,6 +27,20 @@ def record_all(pruner: InfoBatch, losses: torch.Tensor | list[float] | None = No
     record(pruner, index, loss_of(index, pruner.epoch) if losses is None else losses)
 
 
+def pruner_of(device: torch.device, **kwargs: Any) -> InfoBatch:
+    """300 samples and ten epochs, all of them pruned."""
+    return InfoBatch(300, 10, delta=1.0, device=device, **kwargs)
+
+
+def half_pruned(device: torch.device, prune_ratio: float = 0.5, **kwargs: Any) -> InfoBatch:
+    """Samples 0 ... 499 have score 0 and weigh 1 / (1 - prune_ratio), samples 500 ... 999 score 2 and weigh 1."""
+    pruner = InfoBatch(1000, 10, prune_ratio=prune_ratio, delta=1.0, device=device, **kwargs)
+    record_all(pruner, [0.0] * 500 + [2.0] * 500)
+    pruner.set_epoch(1)
+    len(pruner.sampler)  # makes the plan
+    return pruner
+
+
 def train(pruner: InfoBatch, batch_size: int = 8, steps: int | None = None) -> list[int]:
     """An epoch, or its first ``steps`` batches; the indices that it visits."""
     visited: list[int] = []

@@ -147,7 +147,7 @@ def _without_moving_on(pruner: InfoBatch, elements: Iterator[Any]) -> Iterator[A
 
 def synthetic_scores(first: int, count: int) -> torch.Tensor:
     """Log-normal losses of some samples, float32 [count]: many small ones and a long tail, 69 % of them below the mean."""
-    generator = torch.Generator().manual_seed(1 + first)
+    generator = torch.Generator().manual_seed((1 << 40) + first)  # no epoch: contenders seed with those
     return torch.randn(count, generator=generator).exp_()
 
 

@@ -24,7 +24,7 @@ class InstalledPackage(Contender):
     name = "infobatch package"
     can = frozenset({"plan", "ids", "batches", "update"})
     once = True
-    held, peak = 45.0, 70.0
+    held, peak = 36.0, 60.0
 
     def __init__(self, size: int, device: torch.device) -> None:
         super().__init__(size, device)

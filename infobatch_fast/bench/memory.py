@@ -1,4 +1,4 @@
-"""Resident memory of one contender, measured in a process of its own: ``python -m infobatch_fast.bench.memory NAME SIZE DEVICE``."""
+"""Memory that one contender takes, in a process of its own: ``python -m infobatch_fast.bench.memory NAME SIZE DEVICE``."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def measure(name: str, size: int, device: torch.device) -> dict[str, Any]:
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     used = _use(name, size, device)
-    return host | {
-        "gpu_held_bytes": torch.cuda.memory_allocated(device) - before,
-        "gpu_peak_bytes": torch.cuda.max_memory_allocated(device) - before,
-    }
+    host |= {"gpu_held_bytes": torch.cuda.memory_allocated(device) - before}
+    host |= {"gpu_peak_bytes": torch.cuda.max_memory_allocated(device) - before}
+    del used
+    return host
 
 
 def measure_apart(name: str, size: int, device: torch.device) -> dict[str, Any]:

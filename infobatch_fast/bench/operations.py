@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from . import floors
+from .answers import FIRST_EPOCH
 from .contender import Contender, Ours
 from .timing import Timed
 
@@ -23,7 +24,7 @@ UPDATED = 1 << 19  # samples that a run updates: far more than caches hold
 SCORE_BYTES, MARK_BYTES, ID_BYTES = 4.0, 0.5, 8.0
 UPDATE_BYTES = 8 + 4 + 4 + 4 + 1  # id, loss and weight; the score and the mark
 
-_epochs = count(1)
+_epochs = count(FIRST_EPOCH + 1)
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Operation:
 
     Attributes:
         name: The operation.
-        unit: What ``items`` counts.
+        unit: What ``items`` counts, with its article.
         items: Of these each time is of.
         moved: Bytes that each time must at least move.
         contenders: Who is timed, by name.
@@ -73,9 +74,9 @@ def plans(now: Field) -> Iterator[Operation]:
     floor = Timed("floor", lambda _: floors.read_scores(now.scores))
     moved = now.size * (SCORE_BYTES + MARK_BYTES)
     means = [_planning(contender.name, contender.plan) for contender in now.able("plan")]
-    yield Operation("plan, mean", "sample", now.size, moved, means, floor)
+    yield Operation("plan, mean", "a sample", now.size, moved, means, floor)
     tiers = [_planning(contender.name, contender.plan_quantiles) for contender in now.able("quantiles")]
-    yield Operation("plan, quantile tiers", "sample", now.size, moved, tiers, floor)
+    yield Operation("plan, quantile tiers", "a sample", now.size, moved, tiers, floor)
     for contender in now.contenders:
         if isinstance(contender, Ours):
             contender.forget_quantiles()
@@ -124,16 +125,18 @@ def orders(now: Field) -> Iterator[Operation]:
         for contender in now.able("plan", ability):
             taking = _Taking(contender, batch)
             timed.append(Timed(contender.name, _exhaust, taking.prepare, taking.count))
-        yield Operation(name, "index", 1, ID_BYTES, timed)
-    for ours in now.contenders:
-        if isinstance(ours, Ours):
-            sampler = ours.pruner.sampler
-            ours.plan(next(_epochs))
-            taken = min(len(sampler), 1 << 22)
-            source = torch.empty(2, taken, dtype=torch.int64, device=now.device).zero_()
-            tensor = Timed(ours.name, lambda _: sampler.indices(0, taken), repeats=taken)
-            floor = Timed("floor", lambda _: floors.copy(source[0], source[1]), repeats=taken)
-            yield Operation("order, tensor", "index", 1, ID_BYTES, [tensor], floor)
+        yield Operation(name, "an index", 1, ID_BYTES, timed)
+    yield from (_tensor_order(contender, now) for contender in now.contenders if isinstance(contender, Ours))
+
+
+def _tensor_order(ours: Ours, now: Field) -> Operation:
+    ours.plan(next(_epochs))
+    sampler = ours.pruner.sampler
+    taken = min(len(sampler), 1 << 22)
+    source = torch.zeros(2, taken, dtype=torch.int64, device=now.device)
+    timed = Timed(ours.name, lambda _: sampler.indices(0, taken), repeats=taken)
+    floor = Timed("floor", lambda _: floors.copy(source[0], source[1]), repeats=taken)
+    return Operation("order, tensor", "an index", 1, ID_BYTES, [timed], floor)
 
 
 def epochs(now: Field) -> Iterator[Operation]:
@@ -154,9 +157,9 @@ def epochs(now: Field) -> Iterator[Operation]:
         return run
 
     listed = [_planning(contender.name, one_by_one(contender)) for contender in now.able("plan", "ids")]
-    yield Operation("epoch, one by one", "sample", now.size, now.size * (SCORE_BYTES + MARK_BYTES), listed)
+    yield Operation("epoch, one by one", "a sample", now.size, now.size * (SCORE_BYTES + MARK_BYTES), listed)
     whole = [_planning(contender.name, tensor(contender)) for contender in now.able("plan", "tensor")]
-    yield Operation("epoch, as a tensor", "sample", now.size, now.size * (SCORE_BYTES + MARK_BYTES), whole)
+    yield Operation("epoch, as a tensor", "a sample", now.size, now.size * (SCORE_BYTES + MARK_BYTES), whole)
 
 
 def updates(now: Field) -> Iterator[Operation]:
@@ -178,7 +181,7 @@ def updates(now: Field) -> Iterator[Operation]:
         timed = [Timed(contender.name, updating(contender.update), batches, calls) for contender in now.able("update")]
         scatter = updating(lambda index, losses: floors.scatter(now.scores, index, losses))
         floor = Timed("floor", scatter, batches, calls)
-        yield Operation(f"update, B = {batch}", "sample", batch, batch * UPDATE_BYTES, timed, floor, batch)
+        yield Operation(f"update, B = {batch}", "a sample", batch, batch * UPDATE_BYTES, timed, floor, batch)
 
 
 def states(now: Field) -> Iterator[Operation]:
@@ -192,7 +195,7 @@ def states(now: Field) -> Iterator[Operation]:
         able = now.able("save")
         saves = [Timed(c.name, lambda _, c=c: torch.save(c.state(), path(c))) for c in able]  # type: ignore[misc]
         floor = Timed("floor", lambda _: torch.save(now.scores, Path(folder, "floor")))
-        yield Operation("state_dict, save", "sample", now.size, moved, saves, floor)
+        yield Operation("state_dict, save", "a sample", now.size, moved, saves, floor)
         loads = [Timed(c.name, lambda _, c=c: c.restore(torch.load(path(c), map_location=now.device))) for c in able]  # type: ignore[misc]
         floor = Timed("floor", lambda _: torch.load(Path(folder, "floor"), map_location=now.device))
-        yield Operation("state_dict, load", "sample", now.size, moved, loads, floor)
+        yield Operation("state_dict, load", "a sample", now.size, moved, loads, floor)

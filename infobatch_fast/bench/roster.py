@@ -9,7 +9,7 @@ from .contender import Contender, Ours
 from .installed import InstalledPackage, is_installed
 from .machine import available_bytes
 
-SHARE = 0.85  # of the free memory
+SHARE = 0.9  # of the free memory
 OTHERS = 4.0 + 1.0  # bytes a sample that the benchmark itself holds: the scores, and a bit for each id that was seen
 
 
@@ -23,15 +23,24 @@ def contender_classes(device: torch.device) -> list[type[Contender]]:
 
 def contender_class(name: str) -> type[Contender]:
     """The contender of that name."""
-    return next(which for which in [*contender_classes(torch.device("cpu")), InstalledPackage] if which.name == name)
+    classes: list[type[Contender]] = contender_classes(torch.device("cpu"))
+    return next(which for which in classes if which.name == name)
+
+
+def room(device: torch.device) -> float:
+    """Bytes that may be taken there."""
+    return SHARE * (torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes())
+
+
+def fits_alone(which: type[Contender], size: int, device: torch.device) -> bool:
+    """Whether there is room for one contender."""
+    return which.peak * size <= room(device if which.on_device else torch.device("cpu"))
 
 
 def fitting(size: int, device: torch.device) -> tuple[list[Contender], dict[str, str]]:
     """Contenders that fit into memory together, while one of them plans; and why the others do not."""
-    rooms = {False: SHARE * available_bytes(), True: SHARE * available_bytes()}
-    if device.type == "cuda":
-        rooms[True] = SHARE * torch.cuda.mem_get_info(device)[0]
     shared = device.type == "cpu"
+    rooms = {there: room(device if there else torch.device("cpu")) for there in (False, True)}
     held, extra = {False: 0.0, True: OTHERS}, {False: 0.0, True: 0.0}
     chosen: list[Contender] = []
     left_out: dict[str, str] = {}
@@ -39,7 +48,7 @@ def fitting(size: int, device: torch.device) -> tuple[list[Contender], dict[str,
         there = shared or which.on_device
         need = held[there] + which.held + max(extra[there], which.peak - which.held)
         if need * size > rooms[there]:
-            left_out[which.name] = f"{which.peak * size / 2**30:.0f} GiB more than there was room for beside the others"
+            left_out[which.name] = f"no room for {which.peak * size / 2**30:.0f} GiB beside the others"
             continue
         held[there] += which.held
         extra[there] = max(extra[there], which.peak - which.held)

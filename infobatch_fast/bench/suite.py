@@ -14,10 +14,11 @@ from .contender import Contender, Ours, fill_all, synthetic_scores
 from .machine import load, provenance
 from .memory import measure_apart
 from .operations import Field, Operation
-from .roster import contender_classes, fitting
+from .roster import contender_classes, fits_alone, fitting
 from .timing import FULL, QUICK, Effort, Times, alternate
 
 SAVED = 100_000_000  # checkpoints of up to so many samples are written
+WEIGHED = 1_000_000  # below this size a process's own needs hide those of the tables
 THREADED = 100_000_000  # the size, or the next one below, at which threads are counted
 
 
@@ -127,7 +128,7 @@ def _figures(operation: Operation, taken: Times, ours: Times | None, floor: Time
 
 def _line(entry: dict[str, Any]) -> str:
     shown = (f"{name} {figures['ns']:.3g}" for name, figures in entry["contenders"].items())
-    return f"  {entry['operation']:<22} ns a {entry['unit']}: {', '.join(shown)}"
+    return f"  {entry['operation']:<22} ns {entry['unit']}: {', '.join(shown)}"
 
 
 def _by_threads(size: int, device: torch.device, request: Request) -> list[dict[str, Any]]:
@@ -148,11 +149,11 @@ def _by_threads(size: int, device: torch.device, request: Request) -> list[dict[
 
 
 def _memory(size: int, device: torch.device) -> list[dict[str, Any]]:
-    _, left_out = [], {}
-    rows = []
-    for which in contender_classes(device):
-        if which.peak * size > 0.8 * _room(device, which):
-            continue
-        measured = measure_apart(which.name, size, device)
-        rows.append({"contender": which.name, "device": device.type, "samples": size, **measured})
-    return rows
+    """What each contender holds, in a process of its own."""
+    if size < WEIGHED:
+        return []
+    return [
+        {"contender": which.name, "device": device.type, "samples": size, **measure_apart(which.name, size, device)}
+        for which in contender_classes(device)
+        if fits_alone(which, size, device)
+    ]

@@ -1,0 +1,60 @@
+# Everything runs in one virtual environment, made at the first need. constraints.txt pins what results depend on.
+PYTHON ?= python3
+VENV ?= .venv-make
+CXX ?= g++
+
+bin := $(abspath $(VENV))/bin
+ready := $(VENV)/ready
+native := $(shell find csrc cmake -type f) CMakeLists.txt setup.py pyproject.toml constraints.txt
+configure = $(bin)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(bin)/ninja -DPython_EXECUTABLE=$(bin)/python \
+	-Dpybind11_DIR=$$($(bin)/python -m pybind11 --cmakedir)
+
+# The part of the tests that walks all native code within a minute or two under the sanitizers.
+sanitize_tests ?= $(wildcard tests/test_algorithm.py tests/test_contract*.py tests/test_errors.py tests/test_exact_sum.py \
+	tests/test_native_functions.py tests/test_resume.py)
+
+.PHONY: help demo test bench lint sanitize cuda clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(ready) ## train on real images in full, with InfoBatch and with random pruning (DEMO_ARGS: see examples/digits.py --help)
+	$(bin)/python examples/digits.py $(DEMO_ARGS)
+
+test: $(ready) ## run the tests (TEST_ARGS: for pytest)
+	$(bin)/pytest $(TEST_ARGS)
+
+bench: $(ready) ## measure the speed (BENCH_ARGS: see python -m infobatch_fast bench --help)
+	$(bin)/python -m infobatch_fast bench $(BENCH_ARGS)
+
+lint: $(ready) ## check style and types
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+	$(bin)/clang-format --dry-run -Werror $$(find csrc -type f ! -name '*.md')
+
+# The runtimes of the sanitizer and of C++ must be loaded before Python, which is linked to neither. Leaks are not looked for:
+# Python and torch keep memory until the end.
+sanitize: $(ready) ## run the native code under AddressSanitizer and UBSan (Linux, GCC)
+	$(configure) -B build/sanitize -DINFOBATCH_SANITIZE=ON -DINFOBATCH_CUDA=OFF -DCMAKE_CXX_COMPILER=$(CXX)
+	$(bin)/cmake --build build/sanitize
+	rm -rf build/sanitize/site && mkdir -p build/sanitize/site
+	cp -R infobatch_fast build/sanitize/site && rm -f build/sanitize/site/infobatch_fast/_core*.so
+	$(bin)/cmake --install build/sanitize --prefix build/sanitize/site/infobatch_fast
+	export LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/sanitize/site && \
+	$(bin)/python -c "import sys; from infobatch_fast import _core; sys.exit('/sanitize/' not in _core.__file__)" && \
+	$(bin)/pytest -p no:cacheprovider $(sanitize_tests)
+
+cuda: $(ready) ## compile the CUDA backend with nvcc; no GPU is needed
+	$(configure) -B build/cuda -DINFOBATCH_CUDA=ON
+	$(bin)/cmake --build build/cuda
+
+clean: ## remove all that make has made
+	rm -rf $(VENV) build dist *.egg-info infobatch_fast/_core*.so .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
+
+$(ready): $(native)
+	@$(PYTHON) -c "import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f'Python 3.10 or newer is needed, $(PYTHON) is {v.major}.{v.minor}: make PYTHON=...')"
+	test -x $(bin)/python || $(PYTHON) -m venv $(VENV)
+	$(bin)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[demo,test,dev]'
+	@touch $@

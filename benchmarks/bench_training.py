@@ -1,0 +1,219 @@
+"""What a training step pays for pruning: step times without it, with infobatch_fast, and with the algorithm as published.
+
+python benchmarks/bench_training.py --device cpu --out benchmarks/results/training_cpu.json
+
+Images of CIFAR's shape are synthetic and lie in memory, so that no loading hides anything. All variants train a model of their own
+from the same weights, and take turns, a step each (on a GPU ten, as waiting for the device in each step would hide its queue).
+"""
+
+import argparse
+import itertools
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from infobatch_fast import ops
+from infobatch_fast.bench.baselines import Published, TorchRandomSampler
+from infobatch_fast.bench.contender import Contender, Ours, fill_all
+from infobatch_fast.bench.machine import load, provenance
+from infobatch_fast.bench.timing import FULL, QUICK, Timed, alternate, spread
+
+IMAGES, CLASSES = 50_000, 100
+PLAIN, PUBLISHED, OURS = "no pruning (RandomSampler)", "published", "infobatch_fast"
+SHARES = (10**6, 10**7, 10**8, 10**9)
+
+
+class SmallNet(nn.Sequential):
+    """Three convolutions: a CPU trains it in some milliseconds a batch."""
+
+    def __init__(self) -> None:
+        layers = []
+        for inputs, outputs in ((3, 32), (32, 64), (64, 64)):
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
+        super().__init__(*layers, nn.Flatten(), nn.Linear(64 * 16, CLASSES))
+
+
+class Residual(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.first, self.first_norm = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)
+        self.second, self.second_norm = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.second_norm(self.second(F.relu(self.first_norm(self.first(x)))))
+        return F.relu(out + self.shortcut(x))
+
+
+class ResNet18(nn.Sequential):
+    """ResNet-18 with the stem for images of 32 x 32 (He et al. 2016): four stages of two residual blocks."""
+
+    def __init__(self) -> None:
+        blocks, inputs = [], 64
+        for outputs, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            blocks += [Residual(inputs, outputs, stride), Residual(outputs, outputs, 1)]
+            inputs = outputs
+        stem = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+        super().__init__(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, CLASSES))
+
+
+class Trainer:
+    """One variant: its model, its sampler, and a step of training."""
+
+    def __init__(self, sampler: Contender, images: torch.Tensor, labels: torch.Tensor, batch: int) -> None:
+        torch.manual_seed(0)
+        self.device, self.batch, self.sampler = images.device, batch, sampler
+        self.images, self.labels = images, labels
+        self.model = (ResNet18() if self.device.type == "cuda" else SmallNet()).to(self.device, memory_format=torch.channels_last)
+        self.optimiser = torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.9)
+        self.prunes = "update" in sampler.can
+        self.epochs, self.batches = itertools.count(1), iter(())
+
+    def next_batch(self) -> torch.Tensor:
+        for indices in itertools.chain(self.batches, ()):
+            if len(indices) == self.batch:
+                return torch.tensor(indices).to(self.device, non_blocking=True)
+        self.sampler.plan(next(self.epochs))
+        self.batches = iter(self.sampler.batches(self.batch))
+        return self.next_batch()
+
+    def step(self) -> None:
+        index = self.next_batch()
+        x = self.images[index].to(torch.float32).div_(127.5).sub_(1.0).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            logits = self.model(x)
+            losses = F.cross_entropy(logits, self.labels[index], reduction="none" if self.prunes else "mean")
+        loss = self.sampler.update(index, losses) if self.prunes else losses
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def time_steps(trainers: dict[str, Trainer], steps: int, block: int) -> dict[str, np.ndarray]:
+    """Seconds a step of each variant, by block; the order changes from block to block."""
+    device = next(iter(trainers.values())).device
+    for trainer in trainers.values():
+        for _ in range(10):
+            trainer.step()
+    taken: dict[str, list[float]] = {name: [] for name in trainers}
+    orders = itertools.cycle(itertools.permutations(trainers))
+    for _ in range(steps // block):
+        for name in next(orders):
+            wait(device)
+            start = time.perf_counter()
+            for _ in range(block):
+                trainers[name].step()
+            wait(device)
+            taken[name].append((time.perf_counter() - start) / block)
+    return {name: np.array(seconds) for name, seconds in taken.items()}
+
+
+def overhead(taken: np.ndarray, plain: np.ndarray, seed: int = 0) -> dict[str, float]:
+    """Percent that a step takes longer, from the median of paired differences, with its 95 % bootstrap interval."""
+    ratios = 100 * (taken - plain) / np.median(plain)
+    draws = np.random.default_rng(seed).integers(0, len(ratios), (10_000, len(ratios)))
+    low, high = np.quantile(np.median(ratios[draws], axis=1), (0.025, 0.975))
+    return {"mean": float(np.median(ratios)), "low": float(low), "high": float(high)}
+
+
+def sampling_costs(device: torch.device, sizes: list[int], quick: bool) -> dict[str, dict[int, dict[str, float]]]:
+    """Of each variant and measured size: seconds of a plan, and of handing out one index in batches."""
+    costs: dict[str, dict[int, dict[str, float]]] = {}
+    for name, which in ((PLAIN, TorchRandomSampler), (OURS, Ours), (PUBLISHED, Published)):
+        for size in sizes if which is Ours else [size for size in sizes if size <= 10**7]:
+            contender = which(size, device)
+            fill_all([contender], size)
+            epochs, effort = itertools.count(1), QUICK if quick else FULL
+            plan = alternate([Timed(name, contender.plan, lambda epochs=epochs: next(epochs))], effort, device)[name]
+
+            def take(_: object, contender: Contender = contender) -> None:
+                for _ in itertools.islice(contender.batches(256), 1024):
+                    pass
+
+            def again(contender: Contender = contender, epochs: itertools.count = epochs) -> None:
+                if contender.once:
+                    contender.plan(next(epochs))
+
+            order = alternate([Timed(name, take, again, 1024 * 256)], effort, device)[name]
+            costs.setdefault(name, {})[size] = {"plan": plan.spread()["median"], "index": order.spread()["median"]}
+    return costs
+
+
+def shares(costs: dict[str, dict[int, dict[str, float]]], step: float, batch: int) -> dict[str, dict[str, float]]:
+    """Percent of an epoch that plan and sampling take: at each size by the costs of the largest measured size up to it."""
+    percent: dict[str, dict[str, float]] = {}
+    for name, by_size in costs.items():
+        for size in SHARES:
+            known = max(measured for measured in by_size if measured <= size)
+            kept = 1.0 if name == PLAIN else 0.65  # of the samples: log-normal losses, r = 0.5
+            training = kept * size * step / batch
+            sampling = by_size[known]["plan"] / known * size + kept * size * by_size[known]["index"]
+            percent.setdefault(name, {})[str(size)] = 100 * sampling / training
+    return percent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--steps", type=int, default=200, help="of each variant")
+    parser.add_argument("--batch", type=int, help="default: 128 on the CPU, 512 on a GPU")
+    parser.add_argument("--quick", action="store_true", help="sampling costs at 1e6 samples only, few rounds")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    device = ops.check_device(arguments.device)
+    batch = arguments.batch or (512 if device.type == "cuda" else 128)
+    document = provenance(sys.argv[1:], "python benchmarks/bench_training.py") | {"quick": arguments.quick}
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (IMAGES, 3, 32, 32), dtype=torch.uint8, generator=generator).to(device)
+    labels = torch.randint(CLASSES, (IMAGES,), generator=generator).to(device)
+    samplers = {PLAIN: TorchRandomSampler(IMAGES, device), OURS: Ours(IMAGES, device), PUBLISHED: Published(IMAGES, device)}
+    fill_all(list(samplers.values()), IMAGES)
+    trainers = {name: Trainer(sampler, images, labels, batch) for name, sampler in samplers.items()}
+    taken = time_steps(trainers, arguments.steps, 10 if device.type == "cuda" else 1)
+    variants: dict[str, dict] = {name: {"seconds": spread(list(seconds))} for name, seconds in taken.items()}
+    for name in (OURS, PUBLISHED):
+        variants[name]["overhead_percent"] = overhead(taken[name], taken[PLAIN])
+    del trainers, samplers
+
+    sizes = [10**6] if arguments.quick else [10**6, 10**7, 10**8]
+    costs = sampling_costs(device, sizes, arguments.quick)
+    document["training"] = [
+        {
+            "device": device.type,
+            "model": "ResNet-18, bfloat16, channels_last" if device.type == "cuda" else "small CNN, float32",
+            "batch": batch,
+            "steps": arguments.steps,
+            "variants": variants,
+            "sampling_costs": costs,
+            "epoch_share_sizes": SHARES,
+            "epoch_share_percent": shares(costs, float(np.median(taken[PLAIN])), batch),
+            "epoch_share_basis": "extrapolated from this step time and from plans and batches of ids measured with up to "
+            f"{max(sizes):.0e} samples (the others: {min(max(sizes), 10**7):.0e})",
+        }
+    ]
+    document["load_after"] = load()
+    text = json.dumps(document, indent=1, default=float) + "\n"
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(text)
+    print(json.dumps(document["training"], indent=1, default=float))
+
+
+if __name__ == "__main__":
+    main()
