@@ -21,17 +21,14 @@ class CMakeBuild(build_ext):
         import pybind11
 
         compiler = shlex.split(os.environ.get("CXX", "")) or [next(filter(shutil.which, ("c++", "g++", "clang++")), "")]
-        if not all(shutil.which(word) for word in compiler if not word.startswith("-")):
+        if shutil.which(compiler[0]) is None:
             sys.exit(
                 f"infobatch_fast: no C++ compiler found (CXX={os.environ.get('CXX')!r}). Install one with C++20, for instance "
                 "'apt-get install g++' or 'xcode-select --install', or name it in CXX, and install again."
             )
         # Not setuptools' build_temp: that is a new directory for each editable install, and nothing would be built incrementally.
-        build = (
-            ROOT
-            / "build"
-            / "-".join([sysconfig.get_platform(), str(sys.implementation.cache_tag), *(Path(w).name for w in compiler)])
-        )
+        names = [sysconfig.get_platform(), str(sys.implementation.cache_tag), *(Path(word).name for word in compiler)]
+        build = ROOT / "build" / "-".join(names)
         (build / "CMakeCache.txt").unlink(missing_ok=True)  # options, tools and compilers of a former build; its objects stay
         configure = [
             "cmake",
@@ -45,17 +42,12 @@ class CMakeBuild(build_ext):
         ]
         jobs = ["--parallel", os.environ["MAX_JOBS"]] if "MAX_JOBS" in os.environ else []
         target = Path(self.get_ext_fullpath(ext.name)).resolve().parent
-        for command in (
-            configure,
-            ["cmake", "--build", str(build), *jobs],
-            ["cmake", "--install", str(build), "--prefix", str(target)],
-        ):
-            try:
-                subprocess.run(command, check=True)
-            except (OSError, subprocess.CalledProcessError) as error:
-                sys.exit(
-                    f"infobatch_fast: the native build failed at {shlex.join(command[:2])} ({error.__class__.__name__}); the reason stands above."
-                )
+        try:
+            subprocess.run(configure, check=True)
+            subprocess.run(["cmake", "--build", str(build), *jobs], check=True)
+            subprocess.run(["cmake", "--install", str(build), "--prefix", str(target)], check=True)
+        except subprocess.CalledProcessError as error:
+            sys.exit(f"infobatch_fast: the native build failed at {shlex.join(error.cmd[:2])}; the reason stands above.")
 
 
 setup(ext_modules=[Extension("infobatch_fast._core", sources=[])], cmdclass={"build_ext": CMakeBuild})

@@ -120,6 +120,7 @@ def main() -> None:
     checkpoints.save(step)
     if first:
         print(f"saved {pruner.stats.total_saved_fraction:.1%} of the samples", flush=True)
+    dist.barrier()  # none leaves while another still writes
     dist.destroy_process_group()
 
 

@@ -42,12 +42,14 @@ def make_table(results: dict[str, Any]) -> str:
         )
     made_by = results["made_by"]
     machine, versions = made_by["machine"], made_by["versions"]
+    commit, _, changes = (made_by["commit"] or "unknown").partition("+")
+    seeds = "one seed" if results["seeds"] == 1 else f"mean and standard deviation of {results['seeds']} seeds"
     note = (
-        f"{results['epochs']} epochs of {results['train_images']:,} images, mean of {results['seeds']} seeds, ± one standard "
-        f"deviation; one of the {results['test_images']} test images is {100 / results['test_images']:.2f} points. In the sampler: "
-        "making the plans, drawing batches of indices, and `update`, which also takes the weighted mean of the losses. Made by "
-        f"`{made_by['command']}` at commit {(made_by['commit'] or 'unknown')[:10]} on {machine['cores']} cores of {machine['cpu']} "
-        f"({machine['architecture']}), Python {versions['python']}, torch {versions['torch']}."
+        f"{results['epochs']} epochs of {results['train_images']:,} images, {seeds}; one of the {results['test_images']} test "
+        f"images is {100 / results['test_images']:.2f} points. In the sampler: making the plans, drawing batches of indices, and "
+        f"`update`, which also takes the weighted mean of the losses. Made by `{made_by['command']}` at commit {commit[:10]}"
+        f"{changes and ' with changes'} on {machine['cores']} cores of {machine['cpu']} ({machine['architecture']}), Python "
+        f"{versions['python']}, torch {versions['torch']}."
     )
     return "\n".join([*lines, "", note])
 

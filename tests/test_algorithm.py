@@ -1,12 +1,13 @@
 """The package decides what docs/algorithm.md says, to the bit: plans against the oracle, at awkward sizes and scores."""
 
 import itertools
+import math
 import random
 
 import pytest
 import torch
-from compare import RULES, SCORES, assert_same_decisions, feed, make_scores, policy_of, seen_of
-from oracle import Oracle, Rule, cutoff, prunes, weight
+from compare import RULES, SCORES, assert_same_decisions, bits, feed, make_scores, policy_of, seen_of
+from oracle import Oracle, Rule, cutoff, float32, prunes, weight
 
 from infobatch_fast import InfoBatch, QuantileTiers, ops
 from infobatch_fast.policy import Schedule
@@ -95,6 +96,30 @@ def test_the_order_of_updates_and_their_batching_decide_nothing(device: torch.de
         pruner.set_epoch(1)
         plans.append((pruner.stats.thresholds, pruner.weights(torch.arange(n)).tolist(), pruner.sampler.indices().tolist()))
     assert all(plan == plans[0] for plan in plans)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [1, 2, 255, 256, 257, 5000])
+def test_scores_are_recorded_and_losses_weighted_as_the_page_says(device: torch.device, size: int, dtype: torch.dtype) -> None:
+    n, rule, dice = 300, RULES["three tiers"], random.Random(size)
+    pruner, oracle = make_pruner(device, n, rule), Oracle(n, rule)
+    first = [dice.random() for _ in range(n)]
+    feed(pruner, range(n), first)
+    oracle.update(range(n), first)
+    pruner.set_epoch(1)
+    oracle.plan(1)
+    ids = [dice.randrange(n) for _ in range(size)]  # many of them several times
+    odd = (math.nan, math.inf, -math.inf, 3.5e38, -1e300, 1e-46, -0.0)
+    values = torch.tensor([dice.choice(odd) if dice.random() < 0.3 else dice.gauss(0, 1) for _ in ids], dtype=torch.float64)
+    values = values.to(dtype)
+    recorded = pruner.update(torch.tensor(ids), torch.ones(size, device=device), scores=values.to(device), reduction="none")
+    oracle.update(ids, values.tolist())
+    assert recorded.tolist() == [oracle.weights[sample] for sample in ids]
+    assert bits(pruner.scores().tolist()) == bits(score for score in oracle.scores if score is not None)
+    assert pruner.stats.non_finite == sum(not math.isfinite(float32(value)) for value in values.tolist())
+    pruner.set_epoch(2)
+    oracle.plan(2)
+    assert_same_plan(pruner, oracle)
 
 
 @pytest.mark.parametrize("rule", [RULES["mean"], RULES["three tiers"]], ids=["mean", "three tiers"])

@@ -6,6 +6,7 @@ from runs import half_pruned
 
 from infobatch_fast import InfoBatch
 
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # the compiler's own, at its import
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_update_works_under_torch_compile_fullgraph_and_is_compiled_once_for_all_epochs(device: torch.device, backend: str) -> None:

@@ -1,10 +1,10 @@
 """The contract, sentence by sentence: which epoch it is, and how long."""
 
-from typing import Any
-
 import pytest
 import torch
-from runs import kept_set, loss_of, order, record, record_all, snapshot, train, pruner_of
+from runs import kept_set, loss_of, order, pruner_of, record, record_all, snapshot, train
+
+from infobatch_fast import InfoBatch
 
 # ---- len ----
 
@@ -100,7 +100,7 @@ def test_without_set_epoch_the_epoch_moves_on_when_an_iteration_was_exhausted(de
         selected.set_epoch(epoch)
         assert train(by_itself) == train(selected)
         assert by_itself.epoch == epoch
-        assert decisions(selected)["epoch"] == epoch
+        assert selected.epoch == epoch
     assert snapshot(by_itself) == snapshot(selected)
 
 

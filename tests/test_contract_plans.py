@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runs import loss_of, order, record, record_all, snapshot, train, pruner_of
+from runs import order, pruner_of, record, record_all, snapshot, train
 
 from infobatch_fast import InfoBatch
 from infobatch_fast import sampler as sampler_module

@@ -122,19 +122,6 @@ def test_reduction(pruner: InfoBatch, value: Any) -> None:
     assert snapshot(pruner) == before
 
 
-@pytest.mark.gpu
-def test_tensors_on_the_wrong_device(device: torch.device) -> None:
-    if device.type != "cuda":
-        pytest.skip("needs a second device")
-    on_gpu, on_cpu = InfoBatch(10, 10, device=device), InfoBatch(10, 10)
-    with raises(ValueError, "losses is on cpu and the pruner on cuda"):
-        on_gpu.update([1], torch.ones(1))
-    with raises(ValueError, "index is on cuda", "and the pruner on cpu"):
-        on_cpu.update(torch.tensor([1], device=device), torch.ones(1))
-    with raises(ValueError, "losses is on cuda", "and the pruner on cpu"):
-        on_cpu.update([1], torch.ones(1, device=device))
-
-
 # ---- epochs and samplers ----
 
 

@@ -2,40 +2,19 @@
 
 import io
 import itertools
-import pickle
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from items import SIZE, Batched, Items, assert_recorded, pruner_for, train_on
 from runs import order
-from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, IterableDataset, Subset, default_collate
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Subset
 
-from infobatch_fast import IndexedDataset, InfoBatch, InfoBatchBatchSampler, with_index
-from infobatch_fast.plan import Planner
+from infobatch_fast import InfoBatchBatchSampler, with_index
 
-SIZE, BATCH = 90, 8
+BATCH = 8
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-
-def train(pruner: InfoBatch, batches: Any, steps: int | None = None) -> list[int]:
-    """Records as each item's loss what only that item gives; the indices in the order in which they came."""
-    visited: list[int] = []
-    for index, items in itertools.islice(batches, steps):
-        assert index.dtype == torch.int64
-        pruner.update(index, items[:, 0].to(pruner.device) * (1 + pruner.epoch))
-        visited += index.tolist()
-    return visited
-
-
-def assert_recorded(pruner: InfoBatch, visited: list[int], epoch: int = 0) -> None:
-    """Every visited sample's score is its own loss, of this epoch."""
-    expected = [(100.0 + sample) * (1 + epoch) for sample in visited]
-    assert pruner.scores(visited).tolist() == expected
-
-
-def pruner_of(dataset: Any, **kwargs: Any) -> InfoBatch:
-    return InfoBatch(dataset, 10, **{"delta": 1.0, **kwargs})
-
 
 # ---- workers ----
 
@@ -52,13 +31,13 @@ LOADERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", LOADERS)
 def test_every_loss_finds_its_sample_and_a_plan_is_made_once_an_epoch(made: list[int], kind: str, selects: bool) -> None:
     dataset = Items()
-    pruner = pruner_of(dataset)
+    pruner = pruner_for(dataset)
     loader = DataLoader(with_index(dataset), batch_size=BATCH, sampler=pruner.sampler, **LOADERS[kind])
     for epoch in range(3):
         if selects:
             pruner.set_epoch(epoch)
         length = len(loader)
-        visited = train(pruner, loader)
+        visited = train_on(pruner, loader)
         assert pruner.epoch == epoch
         expected = pruner.stats
         assert len(visited) == len(set(visited)) == expected.kept
@@ -77,11 +56,11 @@ def test_workers_call_iter_twice_before_the_first_batch_and_it_is_one_epoch(
     method = InfoBatchBatchSampler.__iter__
     monkeypatch.setattr(InfoBatchBatchSampler, "__iter__", lambda self: calls.append(self) or method(self))
     dataset = Items()
-    pruner, reference = pruner_of(dataset), pruner_of(dataset)
+    pruner, reference = pruner_for(dataset), pruner_for(dataset)
     loader = DataLoader(with_index(dataset), batch_sampler=pruner.sampler.batches(BATCH), **LOADERS[kind])
     plain = DataLoader(with_index(dataset), BATCH, sampler=reference.sampler)
     for _ in range(3):
-        assert train(pruner, loader) == train(reference, plain)
+        assert train_on(pruner, loader) == train_on(reference, plain)
     assert len(calls) == iterations
     assert made == [0, 0, 1, 1, 2, 2]
 
@@ -91,7 +70,7 @@ def test_the_order_is_the_plans_however_it_is_loaded() -> None:
     orders = []
     for kind in ("no workers", "two workers"):
         for use in ("sampler", "batches", "torch.BatchSampler"):
-            pruner = pruner_of(dataset)
+            pruner = pruner_for(dataset)
             batching: dict[str, Any] = {
                 "sampler": {"sampler": pruner.sampler, "batch_size": BATCH},
                 "batches": {"batch_sampler": pruner.sampler.batches(BATCH)},
@@ -101,17 +80,17 @@ def test_the_order_is_the_plans_however_it_is_loaded() -> None:
             epochs = []
             for _ in range(2):
                 length = len(loader)
-                epochs.append(train(pruner, loader))
+                epochs.append(train_on(pruner, loader))
                 assert length == -(-len(epochs[-1]) // BATCH)
             orders.append(epochs)
     assert orders == orders[:1] * 6
-    reference = pruner_of(dataset)
+    reference = pruner_for(dataset)
     assert orders[0][0] == order(reference)
 
 
 def test_workers_may_be_spawned() -> None:
     dataset = Subset(Batched(2 * SIZE), range(SIZE, 2 * SIZE))
-    pruner = pruner_of(dataset)
+    pruner = pruner_for(dataset)
     loader = DataLoader(
         with_index(dataset), BATCH, sampler=pruner.sampler, num_workers=2, multiprocessing_context="spawn", persistent_workers=True
     )
@@ -127,22 +106,22 @@ def test_workers_may_be_spawned() -> None:
 @pytest.mark.parametrize("kind", ["no workers", "persistent"])
 def test_abandoned_iterators_change_nothing(made: list[int], kind: str) -> None:
     dataset = Items(10 * SIZE)
-    pruner, reference = pruner_of(dataset), pruner_of(dataset)
+    pruner, reference = pruner_for(dataset), pruner_for(dataset)
     loader = DataLoader(with_index(dataset), BATCH, sampler=pruner.sampler, **LOADERS[kind])
     next(iter(loader))
     iter(loader)
     abandoned = iter(loader)
     assert next(abandoned)[0].tolist() == order(reference)[:BATCH]
-    assert train(pruner, loader, steps=2) == order(reference)[: 2 * BATCH]
+    assert train_on(pruner, loader, steps=2) == order(reference)[: 2 * BATCH]
     assert (pruner.epoch, len(loader)) == (0, -(-10 * SIZE // BATCH))
-    assert train(pruner, loader) == order(reference)
+    assert train_on(pruner, loader) == order(reference)
     assert made == [0, 0]
 
 
 def test_a_next_epoch_may_begin_while_the_last_batches_are_in_flight() -> None:
     # As with loaders that repeat their sampler for ever, so that workers never run dry between epochs.
     dataset = Items()
-    pruner = pruner_of(dataset)
+    pruner = pruner_for(dataset)
 
     class Repeated:
         def __iter__(self) -> Iterator[list[int]]:
@@ -161,7 +140,7 @@ def test_a_next_epoch_may_begin_while_the_last_batches_are_in_flight() -> None:
 
 def test_the_sampler_is_a_distributed_sampler_that_trainers_leave_alone() -> None:
     dataset = Items()
-    pruner = pruner_of(dataset, seed=5)
+    pruner = pruner_for(dataset, seed=5)
     batches = pruner.sampler.batches(BATCH, drop_last=True)
     for sampler in (pruner.sampler, batches):
         assert isinstance(sampler, DistributedSampler)
@@ -180,7 +159,7 @@ def test_the_sampler_is_a_distributed_sampler_that_trainers_leave_alone() -> Non
 def test_drop_last_leaves_out_the_smaller_batch() -> None:
     dataset = Items()
     for use_batches in (False, True):
-        pruner = pruner_of(dataset)
+        pruner = pruner_for(dataset)
         batching: Any = {"sampler": pruner.sampler, "batch_size": BATCH, "drop_last": True}
         if use_batches:
             batching = {"batch_sampler": pruner.sampler.batches(BATCH, drop_last=True)}
@@ -188,25 +167,25 @@ def test_drop_last_leaves_out_the_smaller_batch() -> None:
         for epoch in range(2):
             pruner.set_epoch(epoch)
             length = len(loader)
-            visited = train(pruner, loader)
+            visited = train_on(pruner, loader)
             assert len(visited) == length * BATCH == pruner.stats.kept // BATCH * BATCH
 
 
 def test_a_checkpoint_in_the_middle_of_a_loader_with_workers() -> None:
     dataset = Items()
-    pruner = pruner_of(dataset)
+    pruner = pruner_for(dataset)
     loader = DataLoader(with_index(dataset), BATCH, sampler=pruner.sampler, **LOADERS["persistent"])
-    train(pruner, loader)
-    visited = train(pruner, loader, steps=3)
+    train_on(pruner, loader)
+    visited = train_on(pruner, loader, steps=3)
     expected = order(pruner)
     file = io.BytesIO()
     torch.save(pruner.state_dict(), file)
     del loader
     file.seek(0)
-    again = pruner_of(dataset)
+    again = pruner_for(dataset)
     again.load_state_dict(torch.load(file, weights_only=True))
     loader = DataLoader(with_index(dataset), BATCH, sampler=again.sampler, **LOADERS["two workers"])
-    rest = train(again, loader)
+    rest = train_on(again, loader)
     assert again.epoch == 1
     assert visited + rest == expected
     assert_recorded(again, expected, epoch=1)

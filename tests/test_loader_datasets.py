@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 import torch
-from items import SIZE, Batched, Dicts, Items, Stream, assert_recorded, collate_names, pruner_of, train
+from items import SIZE, Batched, Dicts, Items, Stream, assert_recorded, collate_names, pruner_for, train_on
 from runs import order
 from torch.utils.data import DataLoader, Subset
 
@@ -14,10 +14,9 @@ BATCH = 8
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 
-
 def test_a_subset_is_wrapped_as_a_whole_and_indices_are_its_own() -> None:
     subset = Subset(Batched(1000), range(500, 500 + SIZE))
-    pruner = pruner_of(subset)
+    pruner = pruner_for(subset)
     for index, items in DataLoader(with_index(subset), BATCH, sampler=pruner.sampler):
         assert torch.equal(items[:, 0], 600.0 + index)
         pruner.update(index, items[:, 0] - 500)
@@ -27,7 +26,7 @@ def test_a_subset_is_wrapped_as_a_whole_and_indices_are_its_own() -> None:
 def test_a_subset_of_the_wrapper_is_caught() -> None:
     dataset = Items(1000)
     subset = Subset(with_index(dataset), range(500, 500 + SIZE))
-    pruner = pruner_of(subset)
+    pruner = pruner_for(subset)
     for index, items in DataLoader(subset, BATCH, sampler=pruner.sampler):
         pruner.update(index, items[:, 0])
     with pytest.raises(IndexError, match=r"index: 90 out of range for 90 samples.*with_index\(Subset\(\.\.\.\)\)"):
@@ -36,7 +35,7 @@ def test_a_subset_of_the_wrapper_is_caught() -> None:
 
 def test_dict_items_go_through_the_default_collate_function() -> None:
     dataset = Dicts()
-    pruner = pruner_of(dataset)
+    pruner = pruner_for(dataset)
     for index, batch in DataLoader(with_index(dataset), BATCH, sampler=pruner.sampler, num_workers=1):
         assert batch["name"] == [f"sample {sample}" for sample in index.tolist()]
         pruner.update(index, batch["x"][:, 0])
@@ -45,14 +44,14 @@ def test_dict_items_go_through_the_default_collate_function() -> None:
 
 def test_a_collate_function_of_ones_own_gets_pairs_of_index_and_item() -> None:
     dataset = Dicts()
-    pruner = pruner_of(dataset)
+    pruner = pruner_for(dataset)
     for batch in DataLoader(with_index(dataset), BATCH, sampler=pruner.sampler, num_workers=1, collate_fn=collate_names):
         pruner.update(batch["ids"], batch["items"][:, 0])
     assert_recorded(pruner, list(range(SIZE)))
 
 
 def test_a_stream_is_filtered_by_the_ids_of_its_samples() -> None:
-    pruner = pruner_of(SIZE)
+    pruner = pruner_for(SIZE)
     kept = []
     for epoch in range(3):
         pruner.set_epoch(epoch)
@@ -69,10 +68,10 @@ def test_a_stream_is_filtered_by_the_ids_of_its_samples() -> None:
 
 def test_with_index_forwards_getitems_once_a_batch() -> None:
     dataset = Batched()
-    pruner = pruner_of(dataset)
+    pruner = pruner_for(dataset)
     loader = DataLoader(with_index(dataset), BATCH, sampler=pruner.sampler)
-    visited = train(pruner, loader)
-    assert visited == order(pruner_of(dataset))
+    visited = train_on(pruner, loader)
+    assert visited == order(pruner_for(dataset))
     assert dataset.batches_fetched == -(-SIZE // BATCH)
     assert_recorded(pruner, visited)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from restarts import BATCH, SIZE, restored, run_of, saved
+from restarts import BATCH, SIZE, run_of, saved
 from runs import loss_of, order, record, snapshot, train
 
 # ---- state_dict ----

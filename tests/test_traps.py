@@ -216,17 +216,3 @@ def test_trap_12_scores_and_plan_take_at_most_4_6_bytes_a_sample() -> None:
         if isinstance(value, torch.Tensor)
     }
     assert 4.5 * size <= sum(tensors.values()) <= 4.6 * size
-
-
-@pytest.mark.gpu
-def test_trap_12_a_step_makes_no_blocking_copy(device: torch.device) -> None:
-    if device.type != "cuda":
-        pytest.skip("about CUDA")
-    pruner = learned(device)
-    index, losses = torch.arange(64).pin_memory(), torch.rand(64, device=device)
-    pruner.update(index, losses)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        pruner.update(index, losses)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
