@@ -42,8 +42,8 @@ sanitize: $(ready) ## run the native code under AddressSanitizer and UBSan (Linu
 	cp -R infobatch_fast build/sanitize/site && rm -f build/sanitize/site/infobatch_fast/_core*.so
 	$(bin)/cmake --install build/sanitize --prefix build/sanitize/site/infobatch_fast
 	export LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
-		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/sanitize/site && \
-	$(bin)/python -c "import sys; from infobatch_fast import _core; sys.exit('/sanitize/' not in _core.__file__)" && \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$(CURDIR)/build/sanitize/site && \
+	(cd build && $(bin)/python -c "from infobatch_fast import _core as c; assert '/sanitize/' in c.__file__, c.__file__") && \
 	$(bin)/pytest -p no:cacheprovider $(sanitize_tests)
 
 cuda: $(ready) ## compile the CUDA backend with nvcc; no GPU is needed

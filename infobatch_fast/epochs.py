@@ -48,7 +48,8 @@ class Epochs:
         self._saved_plan: SavedPlan | None = None  # read from a checkpoint, and not yet taken up
         self._was_loaded = False
         self._was_selected = False
-        self._exhausted = False  # an iteration of this epoch has yielded all
+        self._exhausted = False  # an iteration of this epoch has come to its end
+        self._yielded = 0  # by that iteration
         self._scored_before = 0  # this process took up the plan
 
     def select(self, epoch: int, by_trainer: bool = True) -> None:
@@ -101,9 +102,10 @@ class Epochs:
         self._move_to(self.epoch + 1)
         return self.plan(), 0
 
-    def end(self, plan: Plan) -> None:
-        """An iterator has yielded all of ``plan``."""
-        self._exhausted = self._exhausted or plan is self._plan
+    def end(self, plan: Plan, yielded: int) -> None:
+        """An iterator has come to the end of ``plan``; a last batch may have been dropped."""
+        if plan is self._plan:
+            self._exhausted, self._yielded = True, yielded
 
     def length(self) -> int:
         """Indices in the iteration that comes next, or is under way.
@@ -112,7 +114,7 @@ class Epochs:
         everything that was yielded was scored; nor for somebody who calls set_epoch, and may ask in the last step.
         """
         plan = self.plan()
-        if self._is_over(plan) and not self._was_selected and self.scored - self._scored_before >= plan.length:
+        if self._is_over(plan) and not self._was_selected and self.scored - self._scored_before >= self._yielded:
             self._move_to(self.epoch + 1)
         return self.plan().length
 
@@ -135,3 +137,4 @@ class Epochs:
         self.epoch = epoch
         self._plan = self._saved_plan = None
         self._exhausted = self._was_selected = False
+        self._yielded = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 BYTES_PER_ROW = 4  # marks of eight slots
+PIECE = 1 << 24  # scores looked at in one go, as torch makes temporary copies of them
 
 _FITS = {  # what must be equal, and what to do if it is not
     "format": "it was written by another version of infobatch_fast",
@@ -73,7 +75,8 @@ def unpack_state(pruner: InfoBatch, state: dict[str, Any]) -> None:
         raise
     pruner._planner.before_writing()
     table.scores.copy_(scores)
-    table.scores.masked_fill_(table.scores.isnan(), math.nan)  # one NaN only: the GPU claims slots by others
+    for piece in _pieces(table.scores):
+        piece.masked_fill_(piece.isnan(), math.nan)  # one NaN only: the GPU claims slots by others
     table.row_marks.copy_(marks)
     table.faults.zero_()
     saved = None
@@ -83,6 +86,10 @@ def unpack_state(pruner: InfoBatch, state: dict[str, Any]) -> None:
         saved = SavedPlan(state["pruned"], (c0, c1, c2, c3), thresholds, state["seen"])
     planned = state["planned_samples"], state["planned_kept"]
     pruner._epochs.load(state["epoch"], state["scored"] // pruner.num_replicas, planned, saved)
+
+
+def _pieces(values: torch.Tensor) -> Iterator[torch.Tensor]:
+    return (values[first : first + PIECE] for first in range(0, values.numel(), PIECE))
 
 
 def _rows(num_samples: int) -> int:
@@ -134,7 +141,7 @@ def _check_values(parts: dict[str, torch.Tensor], num_slots: int) -> None:
     if not all(1 <= cutoff <= ops.CUTOFF_RANGE for cutoff in parts["cutoffs"].tolist()):
         raise ValueError(f"state['cutoffs'] must be in [1, {ops.CUTOFF_RANGE}], got {parts['cutoffs'].tolist()}")
     for name, impossible in (("scores", torch.isinf), ("thresholds", torch.isnan)):
-        if bool(impossible(parts[name]).any()):
+        if any(bool(impossible(piece).any()) for piece in _pieces(parts[name])):
             raise ValueError(f"state[{name!r}] holds values that it cannot hold: the checkpoint is damaged")
     beyond = parts["marks"][num_slots // 2 :].tolist()  # a byte marks two slots
     if num_slots % 2:

@@ -27,12 +27,27 @@ from runs import loss_of, record
 from infobatch_fast import InfoBatch, ops
 
 CONTEXT = multiprocessing.get_context("forkserver")
-SLOW = ["torch", "torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.tensor", "fsspec.core", "infobatch_fast", "pytest"]
+SLOW = [
+    "torch",
+    "torch._dynamo",
+    "torch.distributed.checkpoint",
+    "torch.distributed.tensor",
+    "fsspec.core",
+    "infobatch_fast",
+    "pytest",
+]
 CONTEXT.set_forkserver_preload(SLOW)
 SECONDS = 60.0  # a group that takes longer is killed and the test fails: no test hangs
 
 needs_gloo = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
-needs_gpus = [pytest.mark.gpu, pytest.mark.skipif(torch.cuda.device_count() < 2, reason="NCCL needs a GPU for each of two ranks")]
+GPUS = torch.cuda.device_count() if ops.CUDA_ARCHITECTURES is not None else 0
+ON_A_GPU = [pytest.mark.gpu, pytest.mark.skipif(GPUS < 1, reason="no CUDA device, or a build without CUDA")]
+ON_GPUS = [pytest.mark.gpu, pytest.mark.skipif(GPUS < 2, reason="NCCL needs a GPU for each rank")]
+BACKENDS = [  # with the device of the tables; gloo ranks may share a GPU
+    ("gloo", "cpu"),
+    pytest.param(("gloo", "cuda"), marks=ON_A_GPU),
+    pytest.param(("nccl", "cuda"), marks=ON_GPUS),
+]
 
 
 class Killed(Exception):
@@ -93,11 +108,13 @@ def _collect(started: Sequence[Any], pipes: Sequence[Any], seconds: float) -> li
 def _rank(rank: int, world: int, backend: str, store: str, pipe: Any, target: Callable[..., Any], args: tuple[Any, ...]) -> None:
     warnings.simplefilter("error")
     torch.set_num_threads(1)
-    if backend == "nccl":
-        torch.cuda.set_device(rank)
+    place = {"init_method": f"file://{store}", "rank": rank, "world_size": world, "timeout": timedelta(seconds=SECONDS)}
     try:
-        limit = timedelta(seconds=SECONDS)
-        dist.init_process_group(backend, init_method=f"file://{store}", rank=rank, world_size=world, timeout=limit)
+        if GPUS:
+            torch.cuda.set_device(rank % GPUS)
+        if backend == "nccl":
+            place["device_id"] = torch.device("cuda", rank)
+        dist.init_process_group(backend, **place)
         message = (True, target(*args))
     except BaseException:
         message = (False, traceback.format_exc())

@@ -47,6 +47,29 @@ def test_without_set_epoch_len_moves_on_when_the_iteration_is_exhausted_and_all_
     assert pruner.epoch == 1
 
 
+def test_without_set_epoch_len_moves_on_though_a_last_batch_was_dropped(device: torch.device) -> None:
+    pruner = pruner_of(device)
+    batches = pruner.sampler.batches(7, drop_last=True)
+    for epoch in range(4):
+        length = len(batches)
+        assert pruner.epoch == epoch
+        steps = 0
+        for batch in batches:
+            record(pruner, batch, loss_of(torch.tensor(batch), epoch))
+            steps += 1
+        assert steps == length == pruner.stats.kept // 7
+
+
+def test_without_set_epoch_len_moves_on_after_the_rest_of_an_epoch_at_whose_middle_a_loader_went_on(device: torch.device) -> None:
+    pruner = pruner_of(device)
+    pruner.sampler.load_state_dict({"epoch": 0, "position": 200})
+    rest = list(pruner.sampler)
+    record(pruner, rest, [1.0] * len(rest))
+    assert len(rest) == 100
+    assert len(pruner.sampler) == pruner.stats.kept
+    assert pruner.epoch == 1
+
+
 def test_len_stays_for_somebody_who_called_set_epoch_until_the_next_epoch_or_iteration(device: torch.device) -> None:
     pruner = pruner_of(device)
     pruner.set_epoch(0)

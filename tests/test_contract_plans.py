@@ -136,10 +136,12 @@ def test_the_order_does_not_depend_on_the_pieces_in_which_it_is_computed(
 
 def test_the_users_random_generators_are_never_touched(device: torch.device) -> None:
     def states() -> list[Any]:
-        legacy = np.random.get_state()  # noqa: NPY002
+        legacy = [str(part.tolist() if isinstance(part, np.ndarray) else part) for part in np.random.get_state()]  # noqa: NPY002
         of_cuda = torch.cuda.get_rng_state(device).tolist() if device.type == "cuda" else None
-        return [torch.get_rng_state().tolist(), of_cuda, random.getstate(), str(legacy)]
+        return [torch.get_rng_state().tolist(), of_cuda, random.getstate(), legacy]
 
+    for draw in (torch.rand, random.uniform, np.random.uniform):  # noqa: NPY002
+        draw(1, 2)
     before = states()
     pruner = pruner_of(device)
     for _ in range(3):

@@ -14,7 +14,9 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Subse
 from infobatch_fast import InfoBatchBatchSampler, with_index
 
 BATCH = 8
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*multi-threaded.*fork:DeprecationWarning", "ignore:This DataLoader will create:UserWarning"
+)
 
 # ---- workers ----
 

@@ -11,7 +11,9 @@ from torch.utils.data import DataLoader, Subset
 from infobatch_fast import IndexedDataset, with_index
 
 BATCH = 8
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*multi-threaded.*fork:DeprecationWarning", "ignore:This DataLoader will create:UserWarning"
+)
 
 
 def test_a_subset_is_wrapped_as_a_whole_and_indices_are_its_own() -> None:

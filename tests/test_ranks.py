@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from compare import RULES, bits
 from oracle import Oracle, shard
-from ranks import Collectives, kept_here, local_value, needs_gloo, needs_gpus, own_ids, record_own, run_ranks
+from ranks import BACKENDS, GPUS, Collectives, kept_here, local_value, needs_gloo, own_ids, record_own, run_ranks
 from runs import loss_of, order, record, train
 from torch.distributed.device_mesh import init_device_mesh
 
@@ -20,19 +20,14 @@ from infobatch_fast.distributed import Ranks
 pytestmark = needs_gloo
 
 POLICIES = {"mean": MeanThreshold(), "tiers": QuantileTiers(), "random": RandomPruning(0.7), "none": NoPruning()}
-BACKENDS = ["gloo", pytest.param("nccl", marks=needs_gpus)]
-
-
-def device_of(backend: str) -> str:
-    return "cuda" if backend == "nccl" else "cpu"
 
 
 # ---- what is decided ----
 
 
-def decide(n: int, name: str, backend: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+def decide(n: int, name: str, device: str, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Five epochs on this rank: it trains on what the sampler yields; what was decided in each."""
-    pruner = InfoBatch(n, 6, policy=POLICIES[name], delta=1.0, seed=n, device=device_of(backend), **kwargs)
+    pruner = InfoBatch(n, 6, policy=POLICIES[name], delta=1.0, seed=n, device=device, **kwargs)
     ids, epochs = own_ids(pruner), []
     for epoch in range(5):
         pruner.set_epoch(epoch)
@@ -71,15 +66,18 @@ def by_sample(n: int, ranks: list[dict[str, Any]], epoch: int) -> dict[str, Any]
 @pytest.fixture(scope="module")
 def alone() -> list[list[dict[str, Any]]]:
     """Every case on one rank: a list over the ranks, of a list over the cases."""
-    return run_ranks(1, decide_all, [(n, name, "gloo", kwargs) for n, name, kwargs in CASES])
+    return run_ranks(1, decide_all, [(n, name, "cpu", kwargs) for n, name, kwargs in CASES])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", BACKENDS, ids=str)
 @pytest.mark.parametrize("world", [2, 3, 4])
-def test_the_decisions_do_not_depend_on_the_number_of_ranks(world: int, backend: str, alone: list[list[dict[str, Any]]]) -> None:
-    if backend == "nccl" and torch.cuda.device_count() < world:
+def test_the_decisions_do_not_depend_on_the_number_of_ranks(
+    world: int, kind: tuple[str, str], alone: list[list[dict[str, Any]]]
+) -> None:
+    backend, device = kind
+    if backend == "nccl" and world > GPUS:
         pytest.skip("NCCL needs a GPU for each rank")
-    ranks = run_ranks(world, decide_all, [(n, name, backend, kwargs) for n, name, kwargs in CASES], backend=backend)
+    ranks = run_ranks(world, decide_all, [(n, name, device, kwargs) for n, name, kwargs in CASES], backend=backend)
     for case, (n, _, kwargs) in enumerate(CASES):
         here, one = [rank[case] for rank in ranks], [alone[0][case]]
         assert sorted(sample for rank in here for sample in rank["ids"]) == list(range(n))

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from ranks import Collectives, error_of, flat, kept_here, local_value, needs_gloo, needs_gpus, own_ids, run_ranks
+from ranks import BACKENDS, Collectives, error_of, flat, kept_here, local_value, needs_gloo, own_ids, run_ranks
 from runs import kept_set, loss_of, order, record, train
 from torch.distributed.device_mesh import init_device_mesh
 
@@ -135,11 +135,12 @@ def test_every_number_of_ranks_goes_on_from_every_other_ones_checkpoint(tmp_path
                 check_restart(ranks, kind, name, source, target)
 
 
-@pytest.mark.parametrize("worlds", [pytest.param((1, 2), marks=needs_gpus)])
-def test_gpus_go_on_from_each_others_checkpoints(tmp_path: Path, worlds: tuple[int, ...]) -> None:
-    ranks = run_ranks(2, save_and_load_everywhere, str(tmp_path), "cuda", worlds, backend="nccl", seconds=120)
-    for source in worlds:
-        for target in worlds:
+@pytest.mark.parametrize("kind", BACKENDS[1:], ids=str)
+def test_gpus_go_on_from_each_others_checkpoints(tmp_path: Path, kind: tuple[str, str]) -> None:
+    backend, device = kind
+    ranks = run_ranks(2, save_and_load_everywhere, str(tmp_path), device, (1, 2), backend=backend, seconds=120)
+    for source in (1, 2):
+        for target in (1, 2):
             check_restart(ranks, "mean", "middle", source, target)
 
 

@@ -141,7 +141,7 @@ def test_visited_is_what_update_was_called_for_not_what_was_yielded(device: torc
     assert list(again.sampler) == [sample for sample in ids if sample not in trained]
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning", "ignore:This DataLoader will create:UserWarning")
 def test_batches_that_workers_had_prefetched_and_nobody_trained_on_come_again(device: torch.device) -> None:
     def loader_of(pruner: InfoBatch) -> Any:
         return DataLoader(with_index(range(SIZE)), BATCH, sampler=pruner.sampler, num_workers=2, prefetch_factor=2)

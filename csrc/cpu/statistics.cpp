@@ -1,5 +1,6 @@
 // Statistics of the scores: the exact sum behind the mean threshold, and radix selection behind the quantile tiers.
 #include <cstring>
+#include <utility>
 
 #include "parallel.h"
 
@@ -9,47 +10,88 @@ namespace {
 constexpr std::int64_t kGrain = 1 << 16;
 constexpr std::int64_t kCountGrain = 1 << 22;  // below 2^32, the range of a bin
 
-// A window is 32 neighbouring exponents: their mantissas, shifted to a common unit, are below 2^55, and 256 of them below
-// 2^63. Most scores of a data set fall in one or two windows, so a tile costs one vectorised pass for each window it meets.
+// A window is 32 neighbouring places of the mantissa: shifted to the lowest of them, mantissas are below 2^55, and 256 of them
+// below 2^63. The scores of a data set mostly lie within 2^32 of each other, so one vectorised pass takes a tile: it adds it up
+// in the window that held the tile before, and finds out whether all of it lies there.
 constexpr int kSumTile = 256;
-constexpr std::uint32_t kWindowBits = 32;
+constexpr std::uint32_t kWindow = 32, kFirstWindow = 112;  // where scores from 2^-14 to 2^17 are, at first
 
-struct TileSummary {
-  std::uint32_t windows;  // bit w: some score of the tile lies in window w
-  std::uint32_t seen;
+struct TileSum {
+  std::int64_t sum;  // right if nothing is outside
+  std::uint32_t outside, seen;
 };
 
-IB_MULTIVERSION TileSummary summarise(const float* scores) {
-  std::uint32_t windows = 0, seen = 0;
-  for (int i = 0; i < kSumTile; ++i) {
-    const std::uint32_t exponent = exponent_of(bits_of(scores[i]));
-    const std::uint32_t finite = 1u - ((exponent + 1u) >> 8);  // a number and not a condition, or the loop stays scalar
-    windows |= finite << (mantissa_shift(exponent) / kWindowBits);
-    seen += finite;
-  }
-  return {windows, seen};
+// All ones for a score that adds something, else 0: unseen ones and zeros add nothing, wherever they stand. By arithmetic, as a
+// condition would leave the loop scalar.
+std::uint32_t adding_mask(std::uint32_t bits) {
+  const std::uint32_t finite = 1u - ((exponent_of(bits) + 1u) >> 8), nonzero = ((bits & 0x7FFFFFFFu) + 0x7FFFFFFFu) >> 31;
+  return 0u - (finite & nonzero);
 }
 
+IB_MULTIVERSION TileSum sum_tile(const float* scores, std::uint32_t window) {
+  std::int64_t sum = 0;
+  std::uint32_t outside = 0, seen = 0;
+  for (int i = 0; i < kSumTile; ++i) {
+    const std::uint32_t bits = bits_of(scores[i]), exponent = exponent_of(bits), place = mantissa_shift(exponent) - window;
+    const std::uint32_t adding = adding_mask(bits);
+    seen += 1u - ((exponent + 1u) >> 8);
+    outside |= place & adding;
+    const std::int64_t mantissa = signed_mantissa(bits) & static_cast<std::int32_t>(adding);
+    sum += static_cast<std::int64_t>(static_cast<std::uint64_t>(mantissa) << (place % kWindow));
+  }
+  return {sum, outside & ~(kWindow - 1), seen};
+}
+
+// The lowest and the highest place that scores of a tile have; some of them are not zero.
+IB_MULTIVERSION std::pair<std::uint32_t, std::uint32_t> range_of_tile(const float* scores) {
+  std::int32_t lowest = 0xFF, highest = 0;  // signed, as the compiler vectorises no unsigned minimum here
+  for (int i = 0; i < kSumTile; ++i) {
+    const std::uint32_t bits = bits_of(scores[i]), shift = mantissa_shift(exponent_of(bits)), adding = adding_mask(bits);
+    lowest = std::min(lowest, static_cast<std::int32_t>(shift | (~adding & 0xFFu)));
+    highest = std::max(highest, static_cast<std::int32_t>(shift & adding));
+  }
+  return {lowest, highest};
+}
+
+// The same of the scores in the window alone, for a tile that reaches beyond.
 IB_MULTIVERSION std::int64_t sum_window(const float* scores, std::uint32_t window) {
   std::int64_t sum = 0;
   for (int i = 0; i < kSumTile; ++i) {
     const std::uint32_t bits = bits_of(scores[i]), shift = mantissa_shift(exponent_of(bits));
-    const bool inside = shift / kWindowBits == window && is_finite_bits(bits);
+    const bool inside = shift - window < kWindow && is_finite_bits(bits);
     const std::int64_t mantissa = inside ? signed_mantissa(bits) : 0;
-    sum += static_cast<std::int64_t>(static_cast<std::uint64_t>(mantissa) << (shift % kWindowBits));
+    sum += static_cast<std::int64_t>(static_cast<std::uint64_t>(mantissa) << ((shift - window) % kWindow));
   }
   return sum;
 }
 
-void add_tile(const float* scores, std::int64_t* words) {
-  const TileSummary summary = summarise(scores);
-  words[kLimbs] += summary.seen;
-  for (std::uint32_t window = 0; summary.windows >> window; ++window) {
-    if (!((summary.windows >> window) & 1u)) continue;
-    const std::int64_t sum = sum_window(scores, window);
-    words[window] += sum & 0xFFFFFFFFll;
-    words[window + 1] += sum >> 32;
+// words += sum * 2^window, in parts below 2^32 for each limb.
+void add_window(std::int64_t sum, std::uint32_t window, std::int64_t* words) {
+  const std::uint32_t limb = window / 32, offset = window % 32;
+  const std::uint64_t low = (static_cast<std::uint64_t>(sum) & 0xFFFFFFFFull) << offset;
+  const std::int64_t high = (sum >> 32) * (std::int64_t{1} << offset) + static_cast<std::int64_t>(low >> 32);
+  words[limb] += static_cast<std::int64_t>(low & 0xFFFFFFFFull);
+  words[limb + 1] += high & 0xFFFFFFFFll;
+  words[limb + 2] += high >> 32;
+}
+
+// `window` is a guess for this tile, and then for the next one.
+void add_tile(const float* scores, std::uint32_t& window, std::int64_t* words) {
+  TileSum tile = sum_tile(scores, window);
+  words[kLimbs] += tile.seen;
+  if (tile.outside) {
+    const auto [lowest, highest] = range_of_tile(scores);
+    if (highest - lowest >= kWindow) {
+      for (std::uint32_t each = lowest / kWindow * kWindow; each <= highest; each += kWindow) {
+        add_window(sum_window(scores, each), each, words);
+      }
+      return;
+    }
+    const std::uint32_t middle = (lowest + highest) / 2;
+    window = middle >= kWindow / 2 ? middle - kWindow / 2 + 1 : 0;
+    tile = sum_tile(scores, window);
   }
+  add_window(tile.sum, window, words);
 }
 
 // Histograms of a grain, in 32 bits; in two copies, as neighbours often share a digit and an addition waits for the one before.
@@ -123,7 +165,8 @@ Status sum_scores(const SumScores& args, int threads) {
   std::fill(args.sum, args.sum + kSumWords, 0);
   parallel_parts(args.num_slots, kGrain, threads, [&](std::int64_t begin, std::int64_t end) {
     std::int64_t words[kSumWords] = {};
-    for_each_tile(args.scores, begin, end, [&](const float* tile) { add_tile(tile, words); });
+    std::uint32_t window = kFirstWindow;
+    for_each_tile(args.scores, begin, end, [&](const float* tile) { add_tile(tile, window, words); });
     for (int i = 0; i < kSumWords; ++i) {
 #pragma omp atomic
       args.sum[i] += words[i];

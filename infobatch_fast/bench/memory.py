@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+from collections import deque
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ import torch
 
 from .contender import FILL, fill_all
 from .roster import contender_class
+
+
+BEFORE = 100_000  # samples
 
 
 def _resident() -> int:
@@ -37,12 +41,14 @@ def _use(name: str, size: int, device: torch.device) -> Any:
     contender = contender_class(name)(size, device)
     fill_all([contender], size)
     contender.plan(1)
-    return contender, list(islice(contender.ids(), 1000))
+    ids = contender.ids()
+    deque(islice(ids, 1000), maxlen=0)
+    return contender, ids
 
 
 def measure(name: str, size: int, device: torch.device) -> dict[str, Any]:
     """Bytes that a contender holds when it has planned an epoch and given its first ids, and what it took at most before."""
-    _use(name, 1024, device)  # libraries, threads and buffers that do not depend on the size
+    _use(name, BEFORE, device)  # libraries, threads and chunks that do not depend on the size
     torch.empty(FILL).normal_().exp_()
     before = _resident()
     used = _use(name, size, device)

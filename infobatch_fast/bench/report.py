@@ -57,22 +57,33 @@ def _names(rows: Iterable[dict[str, Any]]) -> list[str]:
 
 def _operations(document: Document, device: str) -> list[str]:
     rows = [row for row in document["rows"] if row["device"] == device]
+    scaling = [row for row in rows if row["operation"].endswith("by threads")]
+    rows = [row for row in rows if row not in scaling]
     names = _names(rows)
-    threads = len({row["threads"] for row in rows}) > 1
     text = [f"### Operations on {device}", ""]
-    head = ["operation", "samples", *(["threads"] if threads else []), "time", "ns", "GB/s", "x floor"]
-    text += _table_head([*head, *(f"vs {name}" for name in names)])
-    for row in sorted(rows, key=lambda row: row["samples"] if row["batch"] else 0):
+    text += _table_head(["operation", "samples", "time", "ns", "GB/s", "x floor", *(f"vs {name}" for name in names)])
+    places = {name: place for place, name in enumerate(dict.fromkeys(row["operation"] for row in rows))}
+    for row in sorted(rows, key=lambda row: (row["batch"] or 0, places[row["operation"]], row["samples"])):
         ours = row["contenders"].get(Ours.name)
         if ours is None:
             continue
-        count = [str(row["threads"])] if threads else []
-        cells = [row["operation"], _size(row["samples"]), *count, _time(ours["seconds"], row["unit"])]
+        cells = [row["operation"], _size(row["samples"]), _time(ours["seconds"], row["unit"])]
         cells += [f"{ours['ns']:.3g} {row['unit']}", f"{ours['gb_s']:.3g}", _ratio(ours.get("of_floor"))]
         cells += [_ratio(row["contenders"].get(name, {}).get("ratio")) for name in names]
         text.append(_table_line(cells))
     left_out = {f"{name}, {_size(row['samples'])} samples: {why}" for row in rows for name, why in row["left_out"].items()}
-    return [*text, "", *(f"- left out: {line}" for line in sorted(left_out)), *([""] if left_out else [])]
+    text += ["", *(f"- left out: {line}" for line in sorted(left_out)), *([""] if left_out else [])]
+    if scaling:
+        text += [
+            f"### Plan by threads, {_size(scaling[0]['samples'])} samples",
+            "",
+            *_table_head(["threads", "time", "ns a sample"]),
+        ]
+        for row in scaling:
+            ours = row["contenders"][Ours.name]
+            text.append(_table_line([str(row["threads"]), _time(ours["seconds"], ""), f"{ours['ns']:.3g}"]))
+        text.append("")
+    return text
 
 
 def _bounds(document: Document, device: str) -> list[str]:
@@ -115,7 +126,7 @@ def _memory(document: Document, device: str) -> list[str]:
     kind = "gpu_" if device == "cuda" else ""
     names = list(dict.fromkeys(row["contender"] for row in rows))
     text = [f"### Memory on {device}, bytes a sample", ""]
-    text += ["Held after a plan and its first ids / at most until then, above a process that has done the same with 1,024.", ""]
+    text += ["Held after a plan and its first ids / at most until then, above a process that has done the same with 100,000.", ""]
     text += _table_head(["samples", *names])
     for size in sorted({row["samples"] for row in rows}):
         found = {row["contender"]: row for row in rows if row["samples"] == size}
