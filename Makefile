@@ -1,11 +1,11 @@
 # Everything runs in one virtual environment, made at the first need. constraints.txt pins what results depend on.
 PYTHON ?= python3
 VENV ?= .venv-make
-CXX ?= g++
 
 bin := $(abspath $(VENV))/bin
 ready := $(VENV)/ready
 native := $(shell find csrc cmake -type f) CMakeLists.txt setup.py pyproject.toml constraints.txt
+pip := $(bin)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 configure = $(bin)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(bin)/ninja -DPython_EXECUTABLE=$(bin)/python \
 	-Dpybind11_DIR=$$($(bin)/python -m pybind11 --cmakedir)
 
@@ -13,7 +13,7 @@ configure = $(bin)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(bin)/ninja -DPytho
 sanitize_tests ?= $(wildcard tests/test_algorithm.py tests/test_contract*.py tests/test_errors.py tests/test_exact_sum.py \
 	tests/test_native_functions.py tests/test_resume.py)
 
-.PHONY: help demo test bench lint sanitize cuda clean
+.PHONY: help demo test bench lint sanitize cuda dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -36,7 +36,7 @@ lint: $(ready) ## check style and types
 # The runtimes of the sanitizer and of C++ must be loaded before Python, which is linked to neither. Leaks are not looked for:
 # Python and torch keep memory until the end.
 sanitize: $(ready) ## run the native code under AddressSanitizer and UBSan (Linux, GCC)
-	$(configure) -B build/sanitize -DINFOBATCH_SANITIZE=ON -DINFOBATCH_CUDA=OFF -DCMAKE_CXX_COMPILER=$(CXX)
+	CXX="$(CXX)" $(configure) -B build/sanitize -DINFOBATCH_SANITIZE=ON -DINFOBATCH_CUDA=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo
 	$(bin)/cmake --build build/sanitize
 	rm -rf build/sanitize/site && mkdir -p build/sanitize/site
 	cp -R infobatch_fast build/sanitize/site && rm -f build/sanitize/site/infobatch_fast/_core*.so
@@ -50,11 +50,20 @@ cuda: $(ready) ## compile the CUDA backend with nvcc; no GPU is needed
 	$(configure) -B build/cuda -DINFOBATCH_CUDA=ON
 	$(bin)/cmake --build build/cuda
 
+dist: $(ready) ## make the sdist, and from it a wheel, in an isolated environment without torch
+	rm -rf build/dist
+	$(bin)/python -m build --outdir build/dist .
+	@for part in '_core\.' 'py\.typed' '_core\.pyi' 'licenses/LICENSE'; do \
+		$(bin)/python -m zipfile -l build/dist/*.whl | grep -q "$$part" || { echo "$$part is not in the wheel"; exit 1; }; \
+	done
+
 clean: ## remove all that make has made
 	rm -rf $(VENV) build dist *.egg-info infobatch_fast/_core*.so .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
 
+# Without build isolation the second build after a change takes seconds; the build requirements are those of pyproject.toml.
 $(ready): $(native)
 	@$(PYTHON) -c "import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f'Python 3.10 or newer is needed, $(PYTHON) is {v.major}.{v.minor}: make PYTHON=...')"
 	test -x $(bin)/python || $(PYTHON) -m venv $(VENV)
-	$(bin)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[demo,test,dev]'
+	$(pip) $$(sed -n 's/^requires = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '",')
+	PATH="$(bin):$$PATH" $(pip) --no-build-isolation --editable '.[demo,test,dev]'
 	@touch $@

@@ -41,7 +41,11 @@ def check_order(pruner: InfoBatch) -> dict[str, int]:
     deal = Permutation(pruner.num_samples, SEED, DEAL, 0, 0)
     shuffle = Permutation(plan.available, SEED, SHUFFLE, plan.epoch, pruner.rank)
     threshold, cutoff = plan.thresholds[0], plan.cutoffs[1]
-    spots = [0, 1, plan.available // 3, plan.available // 2, plan.available - 2, plan.available - 1]
+    start = plan.available - CHUNK
+    ids = plan.order(start, plan.available)
+    slots, _ = ops.look_up(table.shard, table.marks, torch.zeros_like(table.faults), ids)
+    highest = [start + int(values.argmax()) for values in (ids, slots)]  # of some ten thousand, so close to the end of the range
+    spots = [0, 1, plan.available // 2, plan.available - 1, *highest]
     largest_id = largest_slot = largest_position = 0
     for spot in spots:
         (sample,) = plan.order(spot, spot + 1).tolist()

@@ -64,7 +64,7 @@ def expected_balance(n: int, world: int, kept_fraction: float = 0.7) -> dict[str
         "world": world,
         "mean": slots * kept_fraction,
         "deviation": deviation,
-        "padding": padding / (slots * kept_fraction),
+        "padding": padding,
     }
 
 

@@ -51,14 +51,14 @@ def on_paper(paper: dict[str, Any]) -> list[str]:
     lines = ["Memory of the rank that owns most, and the state in a checkpoint (all ranks together):", ""]
     head = ["N", *(f"W = {world}" for world in worlds), "state"]
     lines += table(head, [[power(n), *cells, states[n]] for n, cells in rows.items()])
-    lines += ["", "Bytes that a rank takes part with in the collective calls of one epoch, whatever N:", ""]
+    lines += ["", "Bytes that a rank hands to the collective calls of one epoch, and gathers from all, whatever N:", ""]
     rows_sent = []
     for each in paper["traffic"]:
         reduced, gathered = each["each_epoch"][:-1], each["each_epoch"][-1]
         once = each["first_epoch"][0]
-        cells = [f"{len(reduced)} x {reduced[0]:,}", f"{gathered}", *(size(gathered * world) for world in worlds[1:])]
-        rows_sent.append([each["policy"], *cells, f"{once} each"])
-    head = ["policy", "all-reduce", "all-gather, sent", *(f"received, W = {world}" for world in worlds[1:]), "once a run"]
+        cells = [f"{len(reduced)} x {reduced[0]:,} B", f"{gathered} B", *(size(gathered * world) for world in worlds[1:])]
+        rows_sent.append([each["policy"], *cells, f"{once} B"])
+    head = ["policy", "all-reduce", "all-gather, own part", *(f"all parts, W = {world}" for world in worlds[1:]), "once a run"]
     return lines + table(head, rows_sent)
 
 
@@ -66,8 +66,8 @@ def measured(result: dict[str, Any]) -> list[str]:
     machine, versions = result["machine"], result["versions"]
     lines = [
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 1e9:.0f} GB; torch {versions['torch']}, Python "
-        f"{versions['python']}, {result['threads']} threads; commit {result['commit']}; `{result['command']}`. Medians with "
-        "quartiles in brackets (with fewer than four runs: the range).",
+        f"{versions['python']}, {result['threads']} threads; commit {str(result['commit'])[:10]}; `{result['command']}`.",
+        "Medians with quartiles in brackets (with fewer than four runs: the range).",
         "",
     ]
     rows = []

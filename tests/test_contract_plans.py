@@ -140,7 +140,7 @@ def test_the_users_random_generators_are_never_touched(device: torch.device) -> 
         of_cuda = torch.cuda.get_rng_state(device).tolist() if device.type == "cuda" else None
         return [torch.get_rng_state().tolist(), of_cuda, random.getstate(), legacy]
 
-    for draw in (torch.rand, random.uniform, np.random.uniform):  # noqa: NPY002
+    for draw in (torch.rand, random.uniform, np.random.uniform):
         draw(1, 2)
     before = states()
     pruner = pruner_of(device)

@@ -185,6 +185,23 @@ def test_only_a_plan_takes_collective_calls() -> None:
     assert first["tiers again"] == [*[("all_reduce", 3 * 2048 * 8)] * 3, kept]
 
 
+def ask_in_different_ways() -> int:
+    pruner, rank = InfoBatch(1000, 9, delta=1.0), dist.get_rank()
+    for epoch in range(3):
+        pruner.set_epoch(epoch)
+        if (rank + epoch) % 3 == 0:
+            len(pruner.sampler)
+        elif (rank + epoch) % 3 == 1:
+            pruner.stats  # noqa: B018
+        train(pruner, 10)
+    return pruner.stats.kept
+
+
+def test_ranks_may_come_to_the_plan_by_different_calls() -> None:
+    kept = run_ranks(3, ask_in_different_ways)
+    assert kept[0] == kept[1] == kept[2]
+
+
 # ---- model parallelism ----
 
 

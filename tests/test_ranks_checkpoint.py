@@ -176,6 +176,24 @@ def test_the_same_ranks_go_on_bit_for_bit_after_restarts_in_one_epoch(tmp_path: 
     run_ranks(3, repeat_and_compare, str(tmp_path))
 
 
+def save_while_training(folder: str) -> None:
+    pruner = make("mean")
+    cut(pruner, 20)
+    whole, state = order(pruner), {name: local_value(value) for name, value in pruner.state_dict().items()}
+    writing = dcp.async_save({"pruner": pruner}, checkpoint_id=folder)
+    rest = whole[20 * BATCH :]
+    record(pruner, rest, -loss_of(torch.tensor(rest)))
+    writing.result()
+    restored = make("mean")
+    dcp.load({"pruner": restored}, checkpoint_id=folder)
+    assert {name: local_value(value) for name, value in restored.state_dict().items()} == state
+    assert order(restored) == rest
+
+
+def test_an_asynchronous_checkpoint_holds_the_state_of_its_moment(tmp_path: Path) -> None:
+    run_ranks(2, save_while_training, str(tmp_path))
+
+
 def load_plain(path: str) -> dict[str, Any]:
     pruner = make("mean")
     pruner.load_state_dict(torch.load(path, weights_only=True))

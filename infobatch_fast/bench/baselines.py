@@ -18,8 +18,6 @@ QUANTILES, KEEPS = (0.2, 0.85), (0.25, 0.5)  # the defaults of QuantileTiers
 
 
 class _NumpyTables(Contender):
-    """Scores and weights in float32 NumPy arrays."""
-
     def __init__(self, size: int, device: torch.device) -> None:
         super().__init__(size, device)
         self._scores, self._weights = np.ones(size, np.float32), np.ones(size, np.float32)
@@ -32,17 +30,14 @@ class _NumpyTables(Contender):
 
 
 class Published(_NumpyTables):
-    """The algorithm as published: float32 tables on the CPU, whatever the device; the indices of an epoch in a Python list; a
-    fixed number of the samples below the mean is drawn, by the legacy generator seeded with the epoch; each update waits for
-    the device to bring indices and losses to the CPU.
-    """
+    """The algorithm as published: tables on the CPU, an epoch's indices in a list, an update that waits for the device."""
 
     name = "published"
     can = frozenset({"plan", "ids", "batches", "update", "save"})
     held, peak = 36.0, 60.0
 
     def plan(self, epoch: int) -> None:
-        random = np.random.RandomState(epoch)
+        random = np.random.RandomState(epoch)  # the legacy generator, seeded with the epoch
         self._order: list[int] = []
         below = self._scores < self._scores.mean()
         candidates = np.flatnonzero(below)
@@ -57,9 +52,9 @@ class Published(_NumpyTables):
         return _Forwarding(self._order)
 
     def update(self, index: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
-        on_host = index.cpu()
-        weights = torch.from_numpy(self._weights)[on_host].to(self.device)
-        torch.from_numpy(self._scores)[on_host] = losses.detach().clone().cpu()
+        places = index.cpu()
+        weights = torch.from_numpy(self._weights)[places].to(self.device)
+        torch.from_numpy(self._scores)[places] = losses.detach().clone().cpu()
         return (losses * weights).mean()
 
     def state(self) -> Any:
@@ -92,7 +87,7 @@ class _TensorOrder(Contender):
         return chain.from_iterable(self.batches(1 << 16))
 
     def batches(self, size: int) -> Iterator[list[int]]:
-        return (part.tolist() for part in torch.split(self._order, size))
+        return (self._order[first : first + size].tolist() for first in range(0, len(self._order), size))
 
     def tensor(self) -> torch.Tensor:
         return self._order

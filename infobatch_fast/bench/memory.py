@@ -17,7 +17,6 @@ import torch
 from .contender import FILL, fill_all
 from .roster import contender_class
 
-
 BEFORE = 100_000  # samples
 
 

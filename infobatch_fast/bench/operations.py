@@ -21,7 +21,7 @@ TAKEN = 1 << 18  # ids of a long epoch that are taken a run: whole chunks of our
 SHORT = 1 << 20  # epochs of data sets up to this size are iterated whole
 UPDATES = (256, 1024, 4096, 16384, 65536)
 UPDATED = 1 << 19  # samples that a run updates: far more than caches hold
-SCORE_BYTES, MARK_BYTES, ID_BYTES = 4.0, 0.5, 8.0
+TABLE_BYTES, ID_BYTES = 4.5, 8.0  # the score and the mark of a sample; an id
 UPDATE_BYTES = 8 + 4 + 4 + 4 + 1  # id, loss and weight; the score and the mark
 
 _epochs = count(FIRST_EPOCH + 1)
@@ -72,7 +72,7 @@ class Field:
 def plans(now: Field) -> Iterator[Operation]:
     """From the scores to where the first id can come, by the mean and by quantiles."""
     floor = Timed("floor", lambda _: floors.read_scores(now.scores))
-    moved = now.size * (SCORE_BYTES + MARK_BYTES)
+    moved = now.size * TABLE_BYTES
     means = [_planning(contender.name, contender.plan) for contender in now.able("plan")]
     yield Operation("plan, mean", "a sample", now.size, moved, means, floor)
     tiers = [_planning(contender.name, contender.plan_quantiles) for contender in now.able("quantiles")]
@@ -95,7 +95,7 @@ class _Taking:
     """
 
     def __init__(self, contender: Contender, batch: int) -> None:
-        self._contender, self._batch, self._rest = contender, batch, 0
+        self.name, self._contender, self._batch, self._rest = contender.name, contender, batch, 0
         self._left: Iterator[Any] = iter(())
         self._short = contender.size <= SHORT
         self.count = TAKEN
@@ -121,11 +121,8 @@ def _exhaust(elements: Iterator[Any]) -> None:
 def orders(now: Field) -> Iterator[Operation]:
     """Ids of an epoch that was planned: one by one, in batches, as a tensor."""
     for name, batch, ability in (("order, one by one", 1, "ids"), (f"order, batches of {BATCH}", BATCH, "batches")):
-        timed = []
-        for contender in now.able("plan", ability):
-            taking = _Taking(contender, batch)
-            timed.append(Timed(contender.name, _exhaust, taking.prepare, taking.count))
-        yield Operation(name, "an index", 1, ID_BYTES, timed)
+        taking = [_Taking(contender, batch) for contender in now.able("plan", ability)]
+        yield Operation(name, "an index", 1, ID_BYTES, [Timed(each.name, _exhaust, each.prepare, each.count) for each in taking])
     yield from (_tensor_order(contender, now) for contender in now.contenders if isinstance(contender, Ours))
 
 
@@ -157,9 +154,9 @@ def epochs(now: Field) -> Iterator[Operation]:
         return run
 
     listed = [_planning(contender.name, one_by_one(contender)) for contender in now.able("plan", "ids")]
-    yield Operation("epoch, one by one", "a sample", now.size, now.size * (SCORE_BYTES + MARK_BYTES), listed)
+    yield Operation("epoch, one by one", "a sample", now.size, now.size * TABLE_BYTES, listed)
     whole = [_planning(contender.name, tensor(contender)) for contender in now.able("plan", "tensor")]
-    yield Operation("epoch, as a tensor", "a sample", now.size, now.size * (SCORE_BYTES + MARK_BYTES), whole)
+    yield Operation("epoch, as a tensor", "a sample", now.size, now.size * TABLE_BYTES, whole)
 
 
 def updates(now: Field) -> Iterator[Operation]:
@@ -191,7 +188,7 @@ def states(now: Field) -> Iterator[Operation]:
         def path(contender: Contender) -> Path:
             return Path(folder, contender.name)
 
-        moved = now.size * (SCORE_BYTES + MARK_BYTES)
+        moved = now.size * TABLE_BYTES
         able = now.able("save")
         saves = [Timed(c.name, lambda _, c=c: torch.save(c.state(), path(c))) for c in able]  # type: ignore[misc]
         floor = Timed("floor", lambda _: torch.save(now.scores, Path(folder, "floor")))

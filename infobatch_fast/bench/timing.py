@@ -18,17 +18,22 @@ class Effort:
 
     Attributes:
         rounds: Times that each contender runs, at most.
-        least: And at least, however slow it is.
-        seconds: A contender that has taken this long sits the other rounds out.
+        seconds: A contender that has taken this long sits the rounds after the third one out.
+        patience: And one that has taken this long those after the second one.
     """
 
     rounds: int
-    least: int
     seconds: float
+    patience: float
+
+    def is_over(self, turn: int, spent: float) -> bool:
+        """Whether a contender that has spent so much sits this round out."""
+        return (turn >= 3 and spent > self.seconds) or (turn >= 2 and spent > self.patience)
 
 
-FULL = Effort(rounds=15, least=3, seconds=6.0)
-QUICK = Effort(rounds=5, least=2, seconds=0.5)
+FULL = Effort(rounds=15, seconds=5.0, patience=30.0)
+QUICK = Effort(rounds=5, seconds=0.5, patience=0.5)
+WARM = 3  # where more rounds than this were measured, the first one warmed up, and is left out
 
 
 @dataclass(frozen=True)
@@ -62,11 +67,15 @@ class Times:
 
     def spread(self) -> dict[str, Any]:
         """Median and quartiles of the seconds, and their number."""
-        return spread(list(self.seconds.values()))
+        return spread(_warm(self.seconds))
 
     def ratio_to(self, other: Times) -> dict[str, Any]:
         """Median and quartiles of the ratio to ``other`` of the same round."""
-        return spread([self.seconds[turn] / other.seconds[turn] for turn in self.seconds.keys() & other.seconds.keys()])
+        return spread(_warm({turn: time / other.seconds[turn] for turn, time in self.seconds.items() if turn in other.seconds}))
+
+
+def _warm(values: dict[int, float]) -> list[float]:
+    return [value for turn, value in values.items() if turn > 0 or len(values) <= WARM]
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
@@ -78,7 +87,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def alternate(contenders: Sequence[Timed], effort: Effort, device: torch.device) -> dict[str, Times]:
-    """Runs all contenders once a round, forwards and backwards in turn. The first round warms up, and is left out if others follow.
+    """Runs all contenders once a round, forwards and backwards in turn.
 
     Args:
         contenders: What to time, each with a name of its own.
@@ -93,16 +102,13 @@ def alternate(contenders: Sequence[Timed], effort: Effort, device: torch.device)
     for turn in range(effort.rounds):
         for contender in contenders if turn % 2 == 0 else reversed(contenders):
             name = contender.name
-            if turn >= effort.least and spent[name] > effort.seconds:
+            if effort.is_over(turn, spent[name]):
                 continue
             started = time.perf_counter()
             seconds, host_seconds = _once(contender, device)
             spent[name] += time.perf_counter() - started
             times[name].seconds[turn] = seconds / contender.repeats
             times[name].host_seconds[turn] = host_seconds / contender.repeats
-    for taken in times.values():
-        if len(taken.seconds) > effort.least:
-            del taken.seconds[0], taken.host_seconds[0]
     return times
 
 
