@@ -102,3 +102,20 @@ def test_what_is_no_state_is_refused(pruner: InfoBatch, state: Any) -> None:
 def test_the_state_of_another_run_is_refused(pruner: InfoBatch, difference: str, other: dict[str, Any]) -> None:
     state = InfoBatch(**{"data_source": 10, "num_epochs": 10, **other}).state_dict()
     assert_refused(pruner, state, "state has", difference, "this pruner")
+
+
+def test_marks_of_samples_that_do_not_exist_are_refused(device: torch.device) -> None:
+    for size in (7, 8, 9, 10):
+        pruner = InfoBatch(size, 10, device=device)
+        len(pruner.sampler)
+        slots = 8 * len(pruner.state_dict()["marks"]) // 4
+        for slot in range(slots):
+            state = copied(pruner)
+            state["marks"][slot // 2] |= 2 << 4 * (slot % 2)  # visited
+            if slot < size:
+                InfoBatch(size, 10, device=device).load_state_dict(state)
+            else:
+                before = snapshot(pruner)
+                with raises(ValueError, "state['marks'] marks samples that do not exist"):
+                    pruner.load_state_dict(state)
+                assert snapshot(pruner) == before
