@@ -73,11 +73,15 @@ def main() -> None:
         print(json.dumps(PARTS[args.part][0](args.rounds)))
         return
     if args.out:
-        result = json.loads(args.out.read_text()) if args.out.exists() else {}
-        result |= provenance(sys.argv[1:], "python benchmarks/bench_scaling.py") | {"paper": on_paper()}
+        origin = provenance(sys.argv[1:], "python benchmarks/bench_scaling.py")
+        made_by = {name: origin.pop(name) for name in ("command", "started", "commit", "load_before")}
+        result = json.loads(args.out.read_text()) if args.out.exists() else origin
+        if result["machine"]["cpu"] != origin["machine"]["cpu"] or result["versions"] != origin["versions"]:
+            parser.error(f"{args.out} was made on another machine or with other versions: choose another file")
+        result["paper"] = on_paper()
         for part in args.only:
             print(f"{part} ...", file=sys.stderr, flush=True)
-            result[part] = run_apart(part, args.rounds)
+            result[part] = run_apart(part, args.rounds) | {"made_by": made_by}
             args.out.parent.mkdir(parents=True, exist_ok=True)
             args.out.write_text(json.dumps(result, indent=1) + "\n")
     if args.markdown:

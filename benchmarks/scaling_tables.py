@@ -62,11 +62,21 @@ def on_paper(paper: dict[str, Any]) -> list[str]:
     return lines + table(head, rows_sent)
 
 
+def origins(result: dict[str, Any]) -> str:
+    """Commit and command of each run that the figures come from."""
+    runs: dict[str, list[str]] = {}
+    for name, part in result.items():
+        if isinstance(part, dict) and "made_by" in part:
+            made_by = part["made_by"]
+            runs.setdefault(f"commit {str(made_by['commit'])[:10]}, `{made_by['command']}`", []).append(name)
+    return "; ".join(f"{', '.join(names)}: {run}" for run, names in runs.items())
+
+
 def measured(result: dict[str, Any]) -> list[str]:
     machine, versions = result["machine"], result["versions"]
     lines = [
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 1e9:.0f} GB; torch {versions['torch']}, Python "
-        f"{versions['python']}, {result['threads']} threads; commit {str(result['commit'])[:10]}; `{result['command']}`.",
+        f"{versions['python']}, {result['threads']} threads; {origins(result)}.",
         "Medians with quartiles in brackets (with fewer than four runs: the range).",
         "",
     ]

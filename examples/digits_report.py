@@ -116,5 +116,9 @@ def draw_histogram(axes: Axes, run: dict[str, Any], epoch: int) -> None:
     )
     axes.axvline(threshold, color=COLOURS[2], linewidth=1.5, label=f"threshold {threshold:.2g}")
     axes.set(xlim=(edges[0], edges[-1]), ylim=(0, 1.25 * max(run["histogram"])), xscale="log")
-    axes.set(title=f"InfoBatch's losses before epoch {epoch}, seed {run['seed']}", xlabel="last seen loss (nats)", ylabel="samples")
+    axes.set(
+        title=f"InfoBatch's losses before epoch {epoch}, seed {run['seed']}",
+        xlabel="last seen loss (nats; the first bar: or less)",
+        ylabel="samples",
+    )
     axes.legend(loc="upper left")

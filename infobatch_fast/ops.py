@@ -264,7 +264,10 @@ def register(target: Records) -> int:
 
 
 def _record(token: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int) -> torch.Tensor:
-    return _targets[handle]._record(index, scores)
+    target = _targets.get(handle)
+    if target is None:
+        raise RuntimeError("update: the InfoBatch of this compiled function no longer exists; keep a reference to it")
+    return target._record(index, scores)
 
 
 def _record_meta(token: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 
 from . import ops
 from .distributed import Ranks
-from .policy import NoPruning, Policy
+from .policy import Policy
 from .scores import NEVER, ScoreTable, Thresholds
 
 
@@ -61,7 +61,7 @@ class Planner:
 
     Args:
         table: Scores and marks; a plan is written into the marks.
-        policy: Used in epochs that are pruned.
+        policy: Measures the thresholds, and prunes in the epochs that the schedule says.
         seed, shuffle, drop_last: As in ``InfoBatch``.
         ranks: Who takes part.
         settings: What must be the same on all ranks, by name.
@@ -91,11 +91,12 @@ class Planner:
         start = time.perf_counter()
         measured = self._measure()
         self.before_writing()
-        policy: Policy = self.policy if pruned else NoPruning()
+        # In a full epoch no score is below a threshold. The weights of the tiers stay the same all the same, as a captured CUDA
+        # graph of `update` may hold them.
         values = measured.values if pruned else torch.full_like(measured.values, NEVER)
-        table = self.table
-        ops.draw_plan(table.scores, table.first_slot, values, policy.cutoffs, self.seed, epoch, table.marks)
-        return self._finish(epoch, pruned, policy.cutoffs, Thresholds(values, measured.seen), False, start)
+        table, cutoffs = self.table, self.policy.cutoffs
+        ops.draw_plan(table.scores, table.first_slot, values, cutoffs, self.seed, epoch, table.marks)
+        return self._finish(epoch, pruned, cutoffs, Thresholds(values, measured.seen), False, start)
 
     def restore(self, epoch: int, pruned: bool, cutoffs: ops.Cutoffs, thresholds: tuple[float, ...], seen: int) -> Plan:
         """The plan that the marks in the table, read from a checkpoint, stand for; what they mark as visited is left out.

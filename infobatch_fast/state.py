@@ -118,6 +118,11 @@ def _check(pruner: InfoBatch, state: dict[str, Any]) -> tuple[torch.Tensor, torc
             raise ValueError(f"state has {name}={state[name]!r}, this pruner {expected[name]!r}: {remedy}")
     for name in _COUNTS:
         check_int(f"state[{name!r}]", state[name], 0, LAST_EPOCH if name == "epoch" else None)
+    if state["planned"] and state["planned_samples"] < pruner.num_samples:
+        raise ValueError(
+            f"state['planned_samples'] must be at least {pruner.num_samples} under a plan, got {state['planned_samples']}: the "
+            "checkpoint is damaged"
+        )
 
     rows, row = _rows(table.num_slots), table.first_slot // ops.ROW_SLOTS
     parts: dict[str, torch.Tensor] = {}
