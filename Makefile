@@ -13,7 +13,7 @@ configure = $(bin)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(bin)/ninja -DPytho
 sanitize_tests ?= $(wildcard tests/test_algorithm.py tests/test_contract*.py tests/test_errors.py tests/test_exact_sum.py \
 	tests/test_native_functions.py tests/test_resume.py)
 
-.PHONY: help demo test bench lint sanitize cuda dist clean
+.PHONY: help demo test bench report gpu-check lint sanitize cuda dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -26,6 +26,13 @@ test: $(ready) ## run the tests (TEST_ARGS: for pytest)
 
 bench: $(ready) ## measure the speed (BENCH_ARGS: see python -m infobatch_fast bench --help)
 	$(bin)/python -m infobatch_fast bench $(BENCH_ARGS)
+
+report: $(ready) ## make tables and plots from the JSON files in benchmarks/results
+	$(bin)/python -m infobatch_fast bench --report $(wildcard benchmarks/results/bench-*.json benchmarks/results/training-*.json) \
+		--markdown benchmarks/results/tables.md --plots benchmarks/results
+
+gpu-check: ## on a machine with a GPU, and with torch, pybind11, cmake, ninja and pytest: build, tests, sanitizer, benchmarks
+	$(PYTHON) scripts/gpu_check.py
 
 lint: $(ready) ## check style and types
 	$(bin)/ruff check .
@@ -54,7 +61,7 @@ dist: $(ready) ## make the sdist, and from it a wheel, in an isolated environmen
 	rm -rf build/dist
 	$(bin)/python -m build --outdir build/dist .
 	@for part in '_core\.' 'py\.typed' '_core\.pyi' 'licenses/LICENSE'; do \
-		$(bin)/python -m zipfile -l build/dist/*.whl | grep -q "$$part" || { echo "$$part is not in the wheel"; exit 1; }; \
+		$(bin)/python -m zipfile -l build/dist/*.whl | grep "$$part" || { echo "$$part is not in the wheel"; exit 1; }; \
 	done
 
 clean: ## remove all that make has made

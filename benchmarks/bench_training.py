@@ -22,7 +22,7 @@ from infobatch_fast import ops
 from infobatch_fast.bench.baselines import Published, TorchRandomSampler
 from infobatch_fast.bench.contender import Contender, Ours, fill_all
 from infobatch_fast.bench.machine import load, provenance
-from infobatch_fast.bench.timing import FULL, QUICK, Timed, alternate, spread
+from infobatch_fast.bench.timing import FULL, QUICK, Effort, Timed, Times, alternate, spread
 
 IMAGES, CLASSES = 50_000, 100
 PLAIN, PUBLISHED, OURS = "no pruning (RandomSampler)", "published", "infobatch_fast"
@@ -131,6 +131,26 @@ def overhead(taken: np.ndarray, plain: np.ndarray, seed: int = 0) -> dict[str, f
     return {"mean": float(np.median(ratios)), "low": float(low), "high": float(high)}
 
 
+def loss_costs(trainers: dict[str, Trainer], effort: Effort) -> dict[str, Times]:
+    """From per-sample losses to their gradients, without a model: what the steps differ in, where steps are too noisy to tell."""
+    first = next(iter(trainers.values()))
+    repeats = 200
+
+    def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
+        index = torch.randint(IMAGES, (repeats, first.batch), device=first.device)
+        return [(row, torch.rand(first.batch, device=first.device, requires_grad=True)) for row in index]
+
+    def reducing(trainer: Trainer):
+        def run(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+            for index, losses in pairs:
+                (trainer.sampler.update(index, losses) if trainer.prunes else losses.mean()).backward()
+
+        return run
+
+    timed = [Timed(name, reducing(trainer), batches, repeats) for name, trainer in trainers.items()]
+    return alternate(timed, effort, first.device)
+
+
 def sampling_costs(device: torch.device, sizes: list[int], quick: bool) -> dict[str, dict[int, dict[str, float]]]:
     """Of each variant and measured size: seconds of a plan, and of handing out one index in batches."""
     costs: dict[str, dict[int, dict[str, float]]] = {}
@@ -189,6 +209,11 @@ def main() -> None:
     variants: dict[str, dict] = {name: {"seconds": spread(list(seconds))} for name, seconds in taken.items()}
     for name in (OURS, PUBLISHED):
         variants[name]["overhead_percent"] = overhead(taken[name], taken[PLAIN])
+    costs_of_loss = loss_costs(trainers, QUICK if arguments.quick else FULL)
+    for name in (OURS, PUBLISHED):
+        more = [costs_of_loss[name].seconds[turn] - seconds for turn, seconds in costs_of_loss[PLAIN].seconds.items()]
+        scale = 100 / float(np.median(taken[PLAIN]))
+        variants[name]["loss_percent"] = {key: scale * value for key, value in spread(more).items() if key != "runs"}
     del trainers, samplers
 
     sizes = [10**6] if arguments.quick else [10**6, 10**7, 10**8]

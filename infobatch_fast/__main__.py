@@ -72,12 +72,17 @@ def _bench(arguments: argparse.Namespace, command: Sequence[str]) -> int:
         return 0
     devices = arguments.devices or ["cpu", *(["cuda"] if torch.cuda.is_available() and ops.CUDA_ARCHITECTURES else [])]
     sizes = arguments.sizes or _sizes(QUICK_SIZES if arguments.quick else SIZES)
-    text = json.dumps(suite.run(suite.Request(sizes, devices, arguments.quick, command)), indent=1) + "\n"
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text)
-    else:
-        print(text, end="")
+    last: dict[str, Any] = {}
+
+    def save(document: dict[str, Any]) -> None:
+        last.update(document)
+        if arguments.out:
+            arguments.out.parent.mkdir(parents=True, exist_ok=True)
+            arguments.out.write_text(json.dumps(document, indent=1) + "\n")
+
+    suite.run(suite.Request(sizes, devices, arguments.quick, command), save)
+    if not arguments.out:
+        print(json.dumps(last, indent=1))
     return 0
 
 

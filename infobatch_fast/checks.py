@@ -46,7 +46,7 @@ def check_fraction(name: str, value: Any, closed: bool, meaning: str) -> float:
         if isinstance(value, (bool, str)):
             raise TypeError
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(f"{name} must be a number in {span}, got {value!r} of type {type(value).__name__}") from None
     if not (0.0 <= number <= 1.0) or (number == 1.0 and not closed):
         raise ValueError(f"{name} must be in {span}, got {value!r}: it is {meaning}")
@@ -103,9 +103,12 @@ def check_index(index: Index, device: torch.device) -> torch.Tensor:
     """
     if not isinstance(index, torch.Tensor):
         try:
-            index = torch.as_tensor([index] if isinstance(index, int) else index)
+            index = torch.as_tensor([int(index)] if isinstance(index, Integral) else index)
         except (TypeError, ValueError, RuntimeError):
             raise TypeError(f"index must be a tensor or a sequence of ints, got {reprlib.repr(index)}") from None
+        if index.numel() == 0:  # torch takes an empty list for floats
+            index = index.to(torch.int64)
+    _refuse_dtensor("index", index)
     if index.dtype != torch.int64:
         if index.dtype.is_floating_point or index.dtype.is_complex or index.dtype == torch.bool:
             raise TypeError(
@@ -114,7 +117,7 @@ def check_index(index: Index, device: torch.device) -> torch.Tensor:
             )
         index = index.to(torch.int64)
     if index.dim() != 1:
-        raise ValueError(f"index must be of shape [B], got {list(index.shape)}")
+        raise ValueError(f"index must be of shape [B], got {list(index.shape)}: pass one index a sample, for instance index.flatten()")
     if index.device != device:
         if device.type == "cpu":
             raise ValueError(
@@ -127,6 +130,11 @@ def check_index(index: Index, device: torch.device) -> torch.Tensor:
     return index.contiguous()
 
 
+def _refuse_dtensor(name: str, tensor: torch.Tensor) -> None:
+    if hasattr(tensor, "to_local"):
+        raise TypeError(f"{name} must be a plain tensor, got a {type(tensor).__name__}: pass {name}.full_tensor()")
+
+
 def check_values(name: str, values: torch.Tensor, index: torch.Tensor, device: torch.device) -> None:
     """Whether ``values`` holds one floating number for each index, on the table's device.
 
@@ -136,6 +144,7 @@ def check_values(name: str, values: torch.Tensor, index: torch.Tensor, device: t
     """
     if not isinstance(values, torch.Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(values).__name__}")
+    _refuse_dtensor(name, values)
     if values.dim() != 1 or values.shape != index.shape:
         hint = (
             "reduce to one number a sample, for instance losses.mean(dim=1)"

@@ -107,6 +107,11 @@ def find_ranks(num_replicas: int | None, rank: int | None, group: dist.ProcessGr
                 f"num_replicas={num_replicas} does not fit the process group of {dist.get_world_size(group)} ranks: pass the "
                 "data-parallel group as process_group"
             )
+        if dist.get_rank(group) != rank:
+            raise ValueError(
+                f"rank={rank}, but this process is rank {dist.get_rank(group)} of the process group: leave rank out, or pass the "
+                "right group as process_group"
+            )
     return Ranks(num_replicas, rank, group)
 
 

@@ -191,6 +191,11 @@ class BitDirectory:
         )
         return self._ones_before[-1:]
 
+    def used_on(self, stream: torch.cuda.Stream) -> None:
+        """Keeps the memory from being given away while another stream still reads it."""
+        for tensor in (self._words, self._ones_before, self._hints):
+            tensor.record_stream(stream)
+
 
 def order(epoch: EpochOrder, remaining: BitDirectory | None, start: int, stop: int, device: torch.device) -> torch.Tensor:
     """Sample ids at positions [start, stop) of the order, or of what remains of it: int64."""

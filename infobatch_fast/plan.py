@@ -124,8 +124,8 @@ class Planner:
 
     def _finish(self, epoch: int, pruned: bool, cutoffs: ops.Cutoffs, thresholds: Thresholds, restored: bool, start: float) -> Plan:
         table, ranks = self.table, self.ranks
-        here = torch.tensor([epoch, restored], dtype=torch.int64, device=table.device)
-        counts = torch.cat([here, self.directory.build(), ops.count_tiers(table.marks, table.num_slots), table.faults])
+        here = [torch.full((1,), number, dtype=torch.int64, device=table.device) for number in (epoch, int(restored))]
+        counts = torch.cat([*here, self.directory.build(), ops.count_tiers(table.marks, table.num_slots), table.faults])
         values = thresholds.values.view(torch.int32).to(torch.int64)
         host = torch.cat([ranks.gather(counts).flatten(), thresholds.seen, values]).cpu()  # the one synchronisation of an epoch
         of_rank = host[:-4].view(ranks.num_replicas, counts.numel())
@@ -141,6 +141,8 @@ class Planner:
         available, remaining = kept_of_rank, None
         if restored:
             remaining = ops.BitDirectory(ops.mark_remaining(epoch_order, kept_here, table.marks), of_marks=False)
+            if self.side_stream is not None:
+                remaining.used_on(self.side_stream)
             available = ranks.gather(remaining.build()).cpu()[:, 0]
         return Plan(
             epoch=epoch,

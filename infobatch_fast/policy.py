@@ -166,10 +166,10 @@ class Schedule:
     warmup_epochs: int
 
     def __post_init__(self) -> None:
-        check_int("num_epochs", self.num_epochs, 1)
-        check_int("warmup_epochs", self.warmup_epochs, 0)
         meaning = "the fraction of the epochs after which all samples are used again; the paper's choice is 0.875"
-        check_fraction("delta", self.delta, closed=True, meaning=meaning)
+        object.__setattr__(self, "num_epochs", check_int("num_epochs", self.num_epochs, 1))
+        object.__setattr__(self, "warmup_epochs", check_int("warmup_epochs", self.warmup_epochs, 0))
+        object.__setattr__(self, "delta", check_fraction("delta", self.delta, closed=True, meaning=meaning))
 
     def prunes(self, epoch: int) -> bool:
         """Whether ``epoch`` is pruned."""

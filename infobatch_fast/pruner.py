@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sized
+from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -184,7 +185,7 @@ class InfoBatch:
         """
         _, marks = self._look_up(index)
         kept = (marks & 1).bool()
-        return bool(kept[0]) if isinstance(index, int) else kept
+        return bool(kept[0]) if isinstance(index, Integral) else kept
 
     def scores(self, index: Index | None = None) -> torch.Tensor:
         """Scores as the table holds them, float32 on the pruner's device; NaN for unseen samples and those of other ranks.
@@ -284,9 +285,13 @@ class InfoBatch:
     def _look_up(self, index: Index) -> tuple[torch.Tensor, torch.Tensor]:
         checked = check_index(index, self.device)
         self._epochs.plan()
-        slots, marks = ops.look_up(self._table.shard, self._table.marks, self._table.faults, checked)
+        table, found = self._table, torch.zeros_like(self._table.faults)
+        slots, marks = ops.look_up(table.shard, table.marks, found, checked)
+        found[2:3].zero_()  # it is no fault to ask about samples of other ranks
+        table.faults[3:] = torch.where(found[1:2] > 0, found[3:], table.faults[3:])
+        table.faults[:3] += found[:3]
         if self._check_first:
-            self._table.raise_bad_indices(self._table.faults.tolist())
+            table.raise_bad_indices(table.faults.tolist())
         return slots, marks
 
 

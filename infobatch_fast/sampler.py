@@ -96,6 +96,8 @@ class _PlanSampler(DistributedSampler[Any]):
                     f"this iterator belongs to epoch {plan.epoch}, but the sampler has moved on to epoch {self._epochs.epoch}: "
                     "start a new iteration after set_epoch() or load_state_dict()"
                 )
+        if self._epochs.is_current(plan):  # at the end, also where a last batch was dropped
+            self._progress = _Progress(plan, plan.length, plan.length, 0, iter(()))
         yielded = plan.length - start
         self._epochs.end(plan, yielded - yielded % self._unit if self.drop_last else yielded)
 

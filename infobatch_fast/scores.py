@@ -11,6 +11,7 @@ from . import ops
 from .distributed import Ranks
 
 NEVER = -math.inf
+MAX_SLOTS = 2**39  # of one rank: the directory numbers blocks of 128 slots with 32 bits
 
 
 class Thresholds(NamedTuple):
@@ -40,6 +41,10 @@ class ScoreTable:
         self.num_samples, self._ranks = num_samples, ranks
         self.device = device
         self.first_slot, self.num_slots = ranks.shard(num_samples)
+        if self.num_slots > MAX_SLOTS:
+            raise ValueError(
+                f"num_replicas={ranks.num_replicas} leaves {self.num_slots} samples a rank, and the limit is {MAX_SLOTS}"
+            )
         deal = ops.deal_permutation(num_samples, seed) if scatter else ops.identity_permutation(num_samples)
         self.shard = ops.Shard(deal, self.first_slot, self.num_slots)
         self.scores = ops.empty_table(self.num_slots, torch.float32, device).fill_(math.nan)
@@ -72,7 +77,9 @@ class ScoreTable:
     def constant_threshold(self, value: float, ranks: Ranks) -> Thresholds:
         """A threshold that does not depend on the scores."""
         seen = ranks.sum(ops.sum_scores(self.scores))[-1:]
-        return Thresholds(torch.tensor([value, NEVER, NEVER], dtype=torch.float32, device=self.device), seen)
+        values = torch.full((ops.MAX_THRESHOLDS,), NEVER, dtype=torch.float32, device=self.device)
+        values[:1].fill_(value)  # by a kernel: a tensor made of a list would be copied, and the host would wait
+        return Thresholds(values, seen)
 
     def raise_bad_indices(self, faults: list[int], rank: int | None = None) -> None:
         """Raises what a device has counted, once: the counts of bad indices start again from zero.
@@ -88,14 +95,16 @@ class ScoreTable:
         if out_of_range == 0 and foreign == 0:
             return
         self.faults[1:].zero_()  # not the count of non-finite scores
+        named = f", for instance {example}" if (0 <= example < self.num_samples) == (out_of_range == 0) else ""
         if out_of_range:
+            others = f" (and {foreign} samples of other ranks)" if foreign else ""
             raise IndexError(
-                f"index: {out_of_range} out of range for {self.num_samples} samples, for instance {example}; their losses were not "
-                "recorded. Pass the indices that came with the batch, and wrap the data set that the sampler indexes: "
+                f"index: {out_of_range} out of range for {self.num_samples} samples{named}{others}; nothing was recorded for them. "
+                "Pass the indices that came with the batch, and wrap the data set that the sampler indexes: "
                 "with_index(Subset(...)), not Subset(with_index(...))"
             )
         raise IndexError(
             f"index: rank {self._ranks.rank if rank is None else rank} of {self._ranks.num_replicas} got {foreign} samples that "
-            f"other ranks own, for instance {example}; their losses were not recorded. Usually a trainer has sharded the sampler a "
+            f"other ranks own{named}; their losses were not recorded. Usually a trainer has sharded the sampler a "
             "second time: turn that off (Lightning: use_distributed_sampler=False), and gather no losses across ranks"
         )

@@ -25,6 +25,14 @@ IB_HD std::int32_t signed_mantissa(std::uint32_t bits) {
   return (static_cast<std::int32_t>(mantissa) ^ negative) - negative;
 }
 
+// Moves what is above 32 bits to the next limb. A part of up to 2^31 tiles ends with this, so that 2^31 parts can be added.
+IB_HD void carry_limbs(std::int64_t* limbs) {
+  for (int i = 0; i + 1 < kLimbs; ++i) {
+    limbs[i + 1] += limbs[i] >> 32;
+    limbs[i] &= 0xFFFFFFFFll;
+  }
+}
+
 // Ten 32-bit digits of |sum| and its sign.
 struct WideInteger {
   std::uint32_t digit[kLimbs];

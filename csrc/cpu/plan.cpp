@@ -111,10 +111,8 @@ Status draw_plan(const DrawPlan& args, int threads) {
       decide_tile(scores, lanes, levels, marks);
       for (std::int64_t i = filled; i < kTileSlots; ++i) marks[i / 2] &= static_cast<std::uint8_t>(i % 2 ? 0x0F : 0x00);
       std::copy(marks, marks + std::min<std::int64_t>(kTileSlots / 2, bytes - slot / 2), args.marks + slot / 2);
-      std::fill(args.marks + std::min(bytes, (slot + kTileSlots) / 2), args.marks + bytes, std::uint8_t{0});
     }
   });
-  if (args.num_slots % kTileSlots == 0) std::fill(args.marks + args.num_slots / 2, args.marks + bytes, std::uint8_t{0});
   return Status::kOk;
 }
 

@@ -167,6 +167,7 @@ Status sum_scores(const SumScores& args, int threads) {
     std::int64_t words[kSumWords] = {};
     std::uint32_t window = kFirstWindow;
     for_each_tile(args.scores, begin, end, [&](const float* tile) { add_tile(tile, window, words); });
+    carry_limbs(words);
     for (int i = 0; i < kSumWords; ++i) {
 #pragma omp atomic
       args.sum[i] += words[i];

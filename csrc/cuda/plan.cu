@@ -143,6 +143,7 @@ std::int64_t index_bits_scratch(std::int64_t num_blocks) {
 
 Status index_bits(const IndexBits& args, void* stream) {
   if (args.num_blocks == 0) return zero(args.ones_before, sizeof *args.ones_before, stream);
+  if (args.scratch == nullptr) return Status::kLaunchFailed;  // CUB would take it for a question about the size
   const unsigned count_blocks = blocks_for(args.num_blocks * kLanesPerBlock, kCountBlock);
   count_ones_kernel<<<count_blocks, kCountBlock, 0, stream_of(stream)>>>(args);
   const Status counted = launched();

@@ -143,12 +143,18 @@ def _training(runs: Sequence[dict[str, Any]]) -> list[str]:
     text = []
     for run in runs:
         text += [f"### What a training step pays: {run['model']} on {run['device']}, batches of {run['batch']}", ""]
-        text += [f"{run['steps']} steps of each, alternately; overhead = step time with / without - 1, with its 95 % interval.", ""]
-        text += _table_head(["variant", "step", "overhead"])
+        text += [f"{run['steps']} steps of each, alternately; overhead = step time with / without - 1, with its 95 % interval."]
+        text += [
+            "The last column is what weighting and recording a loss adds, timed without a model, as a share of the plain step.",
+            "",
+        ]
+        text += _table_head(["variant", "step", "overhead", "of it in the loss"])
         for name, variant in run["variants"].items():
             over = variant.get("overhead_percent")
             interval = f"{over['mean']:+.2f} % ({over['low']:+.2f} to {over['high']:+.2f})" if over else "-"
-            text.append(_table_line([name, _time(variant["seconds"], "step"), interval]))
+            loss = variant.get("loss_percent")
+            share = f"{loss['median']:.3f} % ({loss['low']:.3f} to {loss['high']:.3f})" if loss else "-"
+            text.append(_table_line([name, _time(variant["seconds"], "step"), interval, share]))
         text += ["", f"Share of an epoch in plan and sampler, {run['epoch_share_basis']}:", ""]
         text += _table_head(["samples", *run["epoch_share_percent"]])
         for size in run["epoch_share_sizes"]:

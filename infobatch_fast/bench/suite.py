@@ -44,8 +44,8 @@ class Request:
         return QUICK if self.quick else FULL
 
 
-def run(request: Request) -> dict[str, Any]:
-    """Measures everything that was asked for."""
+def run(request: Request, save: Callable[[dict[str, Any]], None]) -> None:
+    """Measures everything that was asked for, and saves what there is after each size: the large ones take long."""
     document = provenance(list(request.command))
     document |= {"quick": request.quick, "rows": [], "memory": [], "philox": {}}
     for name in request.devices:
@@ -54,11 +54,12 @@ def run(request: Request) -> dict[str, Any]:
         for size in request.sizes:
             document["rows"] += _at_size(size, device, request)
             document["memory"] += _memory(size, device)
+            document["load_after"] = load()
+            save(document)
         threaded = [size for size in request.sizes if size <= THREADED]
         if device.type == "cpu" and threaded:
             document["rows"] += _by_threads(max(threaded), device, request)
-    document["load_after"] = load()
-    return document
+            save(document | {"load_after": load()})
 
 
 def say(text: str) -> None:
