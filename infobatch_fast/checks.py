@@ -103,7 +103,7 @@ def check_index(index: Index, device: torch.device) -> torch.Tensor:
     """
     if not isinstance(index, torch.Tensor):
         try:
-            index = torch.as_tensor([int(index)] if isinstance(index, Integral) else index)
+            index = torch.as_tensor([index] if isinstance(index, Integral) else index)
         except (TypeError, ValueError, RuntimeError):
             raise TypeError(f"index must be a tensor or a sequence of ints, got {reprlib.repr(index)}") from None
         if index.numel() == 0:  # torch takes an empty list for floats
@@ -117,7 +117,7 @@ def check_index(index: Index, device: torch.device) -> torch.Tensor:
             )
         index = index.to(torch.int64)
     if index.dim() != 1:
-        raise ValueError(f"index must be of shape [B], got {list(index.shape)}: pass one index a sample, for instance index.flatten()")
+        raise ValueError(f"index must be of shape [B], got {list(index.shape)}: pass one index a sample, index.flatten()")
     if index.device != device:
         if device.type == "cpu":
             raise ValueError(
