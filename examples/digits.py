@@ -32,7 +32,6 @@ from infobatch_fast import InfoBatch, NoPruning, Policy, RandomPruning, with_ind
 from infobatch_fast.bench.machine import provenance
 
 BATCH_SIZE = 64
-PEAK_RATE = 0.1
 DELTA = 0.875  # InfoBatch's default: the last eighth of the epochs is full
 METHODS = ("full data", "InfoBatch", "random pruning", "full data, fewer epochs")
 
@@ -96,10 +95,9 @@ def make_model() -> nn.Module:
     return nn.Sequential(*layers).to(memory_format=torch.channels_last)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, progress: float) -> None:
+def set_rate(optimizer: torch.optim.Optimizer, peak: float, progress: float) -> None:
     """Warm-up and cosine by the fraction of the run that is done, since the steps of an epoch vary."""
-    rate = PEAK_RATE * min(1.0, 0.01 + progress / 0.15) * (1 + math.cos(math.pi * progress)) / 2
-    optimizer.param_groups[0]["lr"] = rate
+    optimizer.param_groups[0]["lr"] = peak * min(1.0, 0.01 + progress / 0.15) * (1 + math.cos(math.pi * progress)) / 2
 
 
 @torch.no_grad()
@@ -109,14 +107,18 @@ def measure_accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     return float(correct.float().mean())
 
 
-def train(run: Run, policy: Policy | None, epochs: int, workers: int, data: Digits, test: tuple[Tensor, Tensor]) -> Run:
+def train(
+    run: Run, policy: Policy | None, epochs: int, data: Digits, test: tuple[Tensor, Tensor], args: argparse.Namespace
+) -> None:
     torch.manual_seed(run.seed)
     model = make_model()
-    optimizer = torch.optim.SGD(model.parameters(), lr=PEAK_RATE, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=args.rate, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True)
 
-    pruner = InfoBatch(data, num_epochs=epochs, delta=DELTA, policy=policy, seed=run.seed)  # (1) the pruner, which owns a sampler
-    batches = Timed(pruner.sampler.batches(BATCH_SIZE))  # "Timed" only because this script reports the seconds
-    loader = DataLoader(with_index(data), batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0)  # (2)
+    # (1) The pruner, which owns a sampler. "Timed" is here only because this script reports the seconds.
+    pruner = InfoBatch(data, num_epochs=epochs, delta=DELTA, policy=policy, seed=run.seed)
+    batches = Timed(pruner.sampler.batches(BATCH_SIZE))
+    # (2) Items come with their indices, in the order of the sampler.
+    loader = DataLoader(with_index(data), batch_sampler=batches, num_workers=args.workers, persistent_workers=args.workers > 0)
 
     for epoch in (bar := tqdm(range(epochs), f"{run.method}, seed {run.seed}", unit="epoch", mininterval=0.5)):
         start = perf_counter()
@@ -125,10 +127,10 @@ def train(run: Run, policy: Policy | None, epochs: int, workers: int, data: Digi
         if epoch == epochs // 2:
             run.histogram = count_scores(pruner.scores())
         for step, (index, (images, labels)) in enumerate(loader):
-            set_rate(optimizer, (epoch + step / steps) / epochs)
+            set_rate(optimizer, args.rate, (epoch + step / steps) / epochs)
             losses = F.cross_entropy(model(images), labels, reduction="none")
             before = perf_counter()
-            loss = pruner.update(index, losses)  # (3) in place of losses.mean()
+            loss = pruner.update(index, losses)  # (3) The weighted mean, in place of losses.mean().
             run.seconds["update"] += perf_counter() - before
             optimizer.zero_grad()
             loss.backward()
@@ -142,7 +144,6 @@ def train(run: Run, policy: Policy | None, epochs: int, workers: int, data: Digi
         run.accuracy.append(measure_accuracy(model, *test))
         bar.set_postfix({"kept": f"{stats.kept / len(data):.0%}", "test": f"{run.accuracy[-1]:.1%}"}, refresh=False)
     run.seconds["batches"] = batches.seconds
-    return run
 
 
 def count_scores(scores: Tensor) -> list[int]:
@@ -151,9 +152,12 @@ def count_scores(scores: Tensor) -> list[int]:
     return [int(count) for count in counts]
 
 
-def compare(epochs: int, seeds: int, workers: int) -> dict[str, Any]:
+def compare(args: argparse.Namespace) -> dict[str, Any]:
     """All methods with all seeds, as what the JSON file holds."""
-    torch.set_num_threads(1)  # for steps this small more threads are slower, and the other core is the worker's
+    made_by = provenance(sys.argv[1:], "python examples/digits.py")
+    # For steps this small more threads are slower, and so is passing a file descriptor for each tensor of a batch.
+    torch.set_num_threads(1)
+    torch.multiprocessing.set_sharing_strategy("file_system")
     digits = load_digits()
     images = torch.tensor(digits.images / 16, dtype=torch.float32)[:, None]
     labels = torch.tensor(digits.target)
@@ -161,17 +165,18 @@ def compare(epochs: int, seeds: int, workers: int) -> dict[str, Any]:
     data, test = Digits(x, y), (test_x, test_y)
 
     runs = []
-    for seed in range(seeds):
+    for seed in range(args.seeds):
         full, ours, random, fewer = (Run(method, seed) for method in METHODS)
-        train(full, NoPruning(), epochs, workers, data, test)
-        train(ours, None, epochs, workers, data, test)
-        saved = 1 - sum(ours.visited) / (epochs * len(data))
-        pruned_epochs = math.floor(DELTA * epochs) - 1  # in the first one no sample has a score, so none is pruned
-        train(random, RandomPruning(saved * epochs / pruned_epochs), epochs, workers, data, test)
-        train(fewer, NoPruning(), max(1, round((1 - saved) * epochs)), workers, data, test)
+        train(full, NoPruning(), args.epochs, data, test, args)
+        train(ours, None, args.epochs, data, test, args)
+        saved = 1 - sum(ours.visited) / (args.epochs * len(data))
+        pruned_epochs = math.floor(DELTA * args.epochs) - 1  # in the first one no sample has a score, so none is pruned
+        train(random, RandomPruning(saved * args.epochs / pruned_epochs), args.epochs, data, test, args)
+        train(fewer, NoPruning(), max(1, round((1 - saved) * args.epochs)), data, test, args)
         runs += [full, ours, random, fewer]
-    sizes = {"epochs": epochs, "seeds": seeds, "workers": workers, "train_images": len(data), "test_images": len(test_y)}
-    return {"made_by": provenance(sys.argv[1:], "python examples/digits.py"), **sizes, "runs": [asdict(run) for run in runs]}
+    settings = {name: getattr(args, name) for name in ("epochs", "seeds", "workers", "rate")}
+    sizes = {"train_images": len(data), "test_images": len(test_y)}
+    return {"made_by": made_by, **settings, **sizes, "runs": [asdict(run) for run in runs]}
 
 
 def main() -> None:
@@ -181,6 +186,7 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=int, default=1, help="loader processes (default: 1; more are slower on such small images)"
     )
+    parser.add_argument("--rate", type=float, default=0.02, help="peak of the learning rate (default: 0.02)")
     parser.add_argument("--out", type=Path, default=Path("docs/digits.png"), help="the picture")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/digits.json"), help="the numbers")
     parser.add_argument("--from-json", type=Path, help="train nothing, show the numbers in this file")
@@ -191,7 +197,7 @@ def main() -> None:
     if args.from_json:
         results = json.loads(args.from_json.read_text())
     else:
-        results = compare(args.epochs, args.seeds, args.workers)
+        results = compare(args)
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(results, indent=1) + "\n")
         print(f"numbers: {args.json}", file=sys.stderr)
