@@ -1,10 +1,11 @@
-"""An epoch's order as Python ints, piece by piece."""
+"""An epoch's order on the host, piece by piece."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from .plan import Plan
@@ -17,7 +18,7 @@ class Chunk(NamedTuple):
 
     first: int
     end: int
-    ids: list[int]
+    ids: np.ndarray[Any, Any]  # int64
 
 
 def read_chunks(plan: Plan, start: int, size: int) -> Iterator[Chunk]:
@@ -27,7 +28,7 @@ def read_chunks(plan: Plan, start: int, size: int) -> Iterator[Chunk]:
         return
     for first in range(start, plan.length, size):
         end = min(first + size, plan.length)
-        yield Chunk(first, end, plan.order(first, end).tolist())
+        yield Chunk(first, end, plan.order(first, end).numpy())
 
 
 class _Flight(NamedTuple):
@@ -59,5 +60,5 @@ def _read_ahead(plan: Plan, start: int, size: int, stream: torch.cuda.Stream) ->
     while flight is not None:
         following = launch(flight.end)
         flight.done.synchronize()
-        yield Chunk(flight.first, flight.end, flight.ids.tolist())
+        yield Chunk(flight.first, flight.end, flight.ids.numpy())
         flight = following
