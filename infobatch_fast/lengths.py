@@ -82,11 +82,12 @@ def _whole(steps: Any) -> Any:
 def expect_steps(pruner: InfoBatch, batch_size: int) -> int:
     """What ``InfoBatch.expected_steps`` returns."""
     size, schedule, epochs = pruner.lengths.check_batch_size(batch_size), pruner.schedule, pruner._epochs
+    num_replicas: int = pruner.num_replicas
     if not pruner.lengths.is_dynamic:
         return epochs.length() // size * schedule.num_epochs
 
     def steps(samples: float) -> int:
-        return math.ceil(samples / (size * pruner.num_replicas))
+        return math.ceil(samples / (size * num_replicas))
 
     planned = epochs.epoch + (epochs.made_plan() is not None or epochs.save() is not None)
     past = planned * steps(pruner.num_samples * epochs.planned_kept / epochs.planned_samples) if epochs.planned_samples else 0

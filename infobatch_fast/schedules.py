@@ -27,6 +27,7 @@ class EpochProgressLR(LRScheduler):
         ValueError: ``total_steps`` is not at least 1, or ``scheduler`` was built for another number, or has stepped already.
 
     Example:
+        >>> import torch
         >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
         >>> pruner = InfoBatch(4, num_epochs=1)
         >>> inner = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=100)
