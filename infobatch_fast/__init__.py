@@ -10,9 +10,11 @@ from .ops import VERSION as __version__
 from .policy import MeanThreshold, NoPruning, Policy, QuantileTiers, RandomPruning
 from .pruner import InfoBatch
 from .sampler import InfoBatchBatchSampler, InfoBatchSampler
+from .schedules import EpochProgressLR
 from .stats import EpochStats
 
 __all__ = [
+    "EpochProgressLR",
     "EpochStats",
     "IndexedDataset",
     "InfoBatch",

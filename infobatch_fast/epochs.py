@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
+
 from . import ops
 from .checks import check_int
+from .late import LateLosses, look_behind
 from .plan import Plan, Planner
 from .policy import Schedule
 
@@ -22,10 +25,11 @@ class SavedPlan(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A position in an epoch's order."""
+    """A position in an epoch's order. ``drawn``: all indices that were yielded before it, where plans follow each other."""
 
     epoch: int
     position: int
+    drawn: int = 0
 
 
 class Epochs:
@@ -37,13 +41,17 @@ class Epochs:
 
     Attributes:
         epoch: The current epoch.
-        scored: Losses recorded since its plan was made.
+        scored: Losses recorded under its plan. Negative while losses of the plan before are on their way.
+        late: What is known of those losses.
         planned_samples, planned_kept: Sums over the plans made so far.
+        saved_fraction: What the latest pruned plan saved; None before there is one that knew scores.
     """
 
     def __init__(self, planner: Planner, schedule: Schedule) -> None:
         self._planner, self._schedule = planner, schedule
         self.epoch = self.scored = self.planned_samples = self.planned_kept = 0
+        self.saved_fraction: float | None = None
+        self.late: LateLosses | None = None
         self._plan: Plan | None = None
         self._saved_plan: SavedPlan | None = None  # read from a checkpoint, and not yet taken up
         self._was_loaded = False
@@ -51,6 +59,7 @@ class Epochs:
         self._exhausted = False  # an iteration of this epoch has come to its end
         self._yielded = 0  # by that iteration
         self._scored_before = 0  # this process took up the plan
+        self._kept_when_saved = 0  # by this rank, in the plan of a checkpoint
 
     def select(self, epoch: int, by_trainer: bool = True) -> None:
         """``set_epoch``, or a loader that goes on where it was.
@@ -77,12 +86,38 @@ class Epochs:
             plan = self._planner.restore(self.epoch, pruned, cutoffs, values, seen)
             self._scored_before = self.scored
         else:
-            plan = self._planner.make(self.epoch, self._schedule.prunes(self.epoch))
+            plan = self._planner.make(self.epoch, self.prunes_next())
             self.scored = self._scored_before = 0
             self.planned_samples += self._planner.table.num_samples
             self.planned_kept += plan.kept
+        if plan.pruned and plan.seen:
+            self.saved_fraction = 1.0 - plan.kept / self._planner.table.num_samples
         self._plan, self._saved_plan = plan, None
         return plan
+
+    def prunes_next(self) -> bool:
+        """Whether the plan of the current epoch, which is about to be made, is a pruned one."""
+        return self._schedule.prunes(self.epoch)
+
+    def made_plan(self) -> Plan | None:
+        """The plan of the current epoch, if there is one yet."""
+        return self._plan
+
+    def fraction(self) -> float:
+        """Fraction of the current epoch whose losses were recorded, as this rank knows it without making a plan."""
+        if self._plan is not None:
+            whole = max(0, self._scored_before) + self._plan.length
+        else:
+            whole = self._kept_when_saved if self._saved_plan is not None else 0
+        return min(1.0, max(0, self.scored) / whole) if whole else 0.0
+
+    def progress(self) -> float:
+        """Fraction of the run that is done, in [0, 1]."""
+        return min(1.0, (self.epoch + self.fraction()) / self._schedule.num_epochs)
+
+    def go_on_at(self, place: Place) -> None:
+        """A loader that restores positions of its own goes on in the epoch of ``place``."""
+        self.select(place.epoch, by_trainer=False)
 
     def is_current(self, plan: Plan) -> bool:
         """Whether ``plan`` is still in force."""
@@ -99,8 +134,34 @@ class Epochs:
         at_end = 0 < start == plan.length and not self._was_selected
         if not (at_end or self._is_over(plan)):
             return plan, start
+        unscored = self._yielded - (self.scored - max(0, self._scored_before)) if self._exhausted else 0
+        return self._follow(plan, unscored), 0
+
+    def _follow(self, before: Plan, unscored: int) -> Plan:
+        """The plan of the next epoch, made while ``unscored`` losses of the plan before are still on their way."""
+        late = None
+        if unscored > 0:
+            older = self.late.count if self.late is not None else 0
+            samples, count = look_behind(before, self._planner.table, min(max(0, unscored - older), before.length))
+            if self.late is not None and older:
+                samples = self.late.samples.last(older).join(samples)
+            late = LateLosses(samples, older + count) if older + count else None
         self._move_to(self.epoch + 1)
-        return self.plan(), 0
+        plan = self.plan()
+        self.late = late
+        self.scored = -late.count if late is not None else 0
+        return plan
+
+    def record(self, plan: Plan, index: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Records a batch under the plan in force; its weights."""
+        if self.late is None:
+            weights = plan.recorder(index, scores)
+        else:
+            weights = self.late.record(plan, self._planner.table, index, scores)
+            if self.late.window <= 0:
+                self.late = None
+        self.scored += index.numel()
+        return weights
 
     def end(self, plan: Plan, yielded: int) -> None:
         """An iterator has come to the end of ``plan``; a last batch may have been dropped."""
@@ -126,6 +187,8 @@ class Epochs:
     def load(self, epoch: int, scored: int, planned: tuple[int, int], saved_plan: SavedPlan | None) -> None:
         """Goes on with a checkpoint whose scores and marks are in the table already."""
         self._move_to(epoch)
+        table = self._planner.table
+        self._kept_when_saved = int(ops.count_tiers(table.marks, table.num_slots)[4:].sum()) if saved_plan is not None else 0
         self._was_loaded, self.scored, self._saved_plan = True, scored, saved_plan
         self.planned_samples, self.planned_kept = planned
 
@@ -138,3 +201,4 @@ class Epochs:
         self._plan = self._saved_plan = None
         self._exhausted = self._was_selected = False
         self._yielded = 0
+        self.late = None

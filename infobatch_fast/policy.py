@@ -33,6 +33,11 @@ class Policy(ABC):
         """Measures the thresholds on the seen scores of all ranks, on the table's device."""
 
     @property
+    def expected_saved_fraction(self) -> float:
+        """What a pruned epoch is expected to save before one was planned; 0 where a policy cannot tell."""
+        return 0.0
+
+    @property
     def cutoffs(self) -> tuple[int, int, int, int]:
         """Of each tier the keep probability in units of 2^-16: a sample is kept if its 16-bit draw is below."""
         cutoffs = [ops.CUTOFF_RANGE, *(ops.cutoff_of(1.0 - ratio) for ratio in self.prune_ratio_of_tier)]
@@ -65,6 +70,11 @@ class MeanThreshold(Policy):
     def prune_ratio_of_tier(self) -> tuple[float, ...]:
         """One tier below the mean."""
         return (self.prune_ratio,)
+
+    @property
+    def expected_saved_fraction(self) -> float:
+        """Half of r: it is assumed that half of the samples are below the mean. Of losses it is usually more."""
+        return self.prune_ratio / 2
 
     def thresholds(self, table: ScoreTable, ranks: Ranks) -> Thresholds:
         """The exact mean of the seen scores."""
@@ -109,6 +119,12 @@ class QuantileTiers(Policy):
         """From the highest tier that is pruned to the lowest."""
         return self.prune_ratios[::-1]
 
+    @property
+    def expected_saved_fraction(self) -> float:
+        """The sum of width * r over the tiers."""
+        widths = (high - low for low, high in pairwise((0.0, *self.quantiles)))
+        return sum(width * ratio for width, ratio in zip(widths, self.prune_ratios, strict=True))
+
     def thresholds(self, table: ScoreTable, ranks: Ranks) -> Thresholds:
         """The order statistics of the seen scores at the quantiles, exactly."""
         fractions = tuple(min(math.ceil(q * 2**32), 2**32 - 1) for q in self.quantiles[::-1])
@@ -137,6 +153,11 @@ class RandomPruning(Policy):
     def prune_ratio_of_tier(self) -> tuple[float, ...]:
         """All seen samples are in tier 1."""
         return (self.prune_ratio,)
+
+    @property
+    def expected_saved_fraction(self) -> float:
+        """The prune ratio, of the seen samples."""
+        return self.prune_ratio
 
     def thresholds(self, table: ScoreTable, ranks: Ranks) -> Thresholds:
         """Infinity: every seen score is below it."""
@@ -171,6 +192,11 @@ class Schedule:
         object.__setattr__(self, "warmup_epochs", check_int("warmup_epochs", self.warmup_epochs, 0))
         object.__setattr__(self, "delta", check_fraction("delta", self.delta, closed=True, meaning=meaning))
 
+    @property
+    def end(self) -> int:
+        """The first of the full epochs at the end."""
+        return math.floor(self.delta * self.num_epochs)
+
     def prunes(self, epoch: int) -> bool:
         """Whether ``epoch`` is pruned."""
-        return self.warmup_epochs <= epoch < math.floor(self.delta * self.num_epochs)
+        return self.warmup_epochs <= epoch < self.end

@@ -13,6 +13,8 @@ from . import ops
 from .checks import Index, check_choice, check_index, check_int, check_size, check_values
 from .distributed import find_ranks
 from .epochs import Epochs
+from .flow import Flow
+from .lengths import Lengths, expect_steps
 from .plan import Planner
 from .policy import MeanThreshold, Policy, Schedule
 from .sampler import InfoBatchSampler
@@ -45,12 +47,16 @@ class InfoBatch:
         process_group: The data-parallel process group.
         drop_last: With several ranks: cut the longer ranks instead of repeating samples of the shorter ones.
         device: Where scores and plan live: "cpu" (the default), "cuda" or "cuda:k". Take the device that computes the losses.
+        batch_size, steps_per_epoch: How long an epoch is. By default as long as its plan. ``steps_per_epoch=S``: each iteration
+            of the sampler has S * batch_size indices on each rank, and the next plan begins where the last one ends;
+            ``num_epochs`` and ``set_epoch`` then count these epochs, ``epoch`` the plans. ``math.inf``: an iteration never
+            ends, and ``num_epochs`` counts plans.
         check: "deferred": indices that do not belong to the data set are counted on the device and raised where the host looks
             anyway, at the next plan or at ``stats``. "sync": each ``update`` checks first, and waits for the device.
 
     Attributes:
         sampler: The one sampler of this pruner.
-        epoch: The current epoch.
+        epoch: The current epoch: the number of its plan.
         num_samples: N.
 
     Raises:
@@ -86,6 +92,8 @@ class InfoBatch:
         process_group: dist.ProcessGroup | None = None,
         drop_last: bool = False,
         device: torch.device | str | int | None = None,
+        batch_size: int | None = None,
+        steps_per_epoch: int | float | None = None,
         check: Literal["deferred", "sync"] = "deferred",
     ) -> None:
         self.data_source = data_source
@@ -94,6 +102,7 @@ class InfoBatch:
         self.policy = _choose_policy(policy, prune_ratio)
         self.shuffle, self.drop_last = bool(shuffle), bool(drop_last)
         self.seed = check_int("seed", seed, 0, 2**64 - 1)
+        self.lengths = Lengths(batch_size, steps_per_epoch)
         check_choice("shard", shard, ("scattered", "contiguous"))
         check_choice("check", check, ("deferred", "sync"))
         self.shard = shard if self.shuffle else "contiguous"
@@ -103,10 +112,12 @@ class InfoBatch:
 
         scatter = self.shard == "scattered"
         self._table = ScoreTable(self.num_samples, self.seed, scatter, self._ranks, self.device)
-        names = ("num_samples", "schedule", "policy", "shuffle", "shard", "seed", "drop_last")
+        names = ("num_samples", "schedule", "policy", "shuffle", "shard", "seed", "drop_last", "lengths")
         settings = {name: repr(getattr(self, name)) for name in names} | {"algorithm": str(ops.ALGORITHM_VERSION)}
         self._planner = Planner(self._table, self.policy, self.seed, self.shuffle, self.drop_last, self._ranks, settings)
-        self._epochs = Epochs(self._planner, self.schedule)
+        self._epochs = (
+            Epochs(self._planner, self.schedule) if self.lengths.is_dynamic else Flow(self._planner, self.schedule, self.lengths)
+        )
         self._handle, self._token = ops.register(self), torch.zeros(1, device=self.device)
         self.sampler = InfoBatchSampler(self)
 
@@ -206,10 +217,51 @@ class InfoBatch:
         After ``load_state_dict`` an epoch before the current one is ignored, since trainers count from 0 or spin through past
         epochs when they restart.
 
+        With ``steps_per_epoch`` it only says that the trainer begins another epoch of its own: plans follow each other, and none
+        is dropped.
+
         Args:
             epoch: At least 0. Epochs from ``num_epochs`` on are full.
         """
         self._epochs.select(epoch)
+
+    @property
+    def progress(self) -> float:
+        """Fraction of the run that is done, in [0, 1], as the losses that came back on this rank tell. The host knows it.
+
+        (epoch + losses / indices of the epoch) / num_epochs; with ``steps_per_epoch=S``: steps / (num_epochs * S).
+        """
+        return self._epochs.progress()
+
+    def steps(self, batch_size: int, drop_last: bool = False) -> int:
+        """Steps of the current epoch on each rank, after a restart those that are left of it. Makes its plan.
+
+        Args:
+            batch_size: Indices in a batch of one rank.
+            drop_last: Whether the loader leaves out a last batch that is smaller.
+
+        Raises:
+            TypeError: An iteration never ends.
+        """
+        return len(self.sampler.batches(batch_size, drop_last))
+
+    def expected_steps(self, batch_size: int) -> int:
+        """Expected number of steps of the whole run on each rank, for schedules and progress bars. Nothing waits for the device.
+
+        Epochs planned so far count as they were, pruned ones to come save what the latest pruned one saved, or, before there
+        is one, ``policy.expected_saved_fraction``. The longer the run, the better it is known. Each epoch is rounded to steps.
+
+        Args:
+            batch_size: Indices in a batch of one rank.
+
+        Raises:
+            TypeError: An iteration never ends.
+
+        Example:
+            >>> InfoBatch(1000, num_epochs=10, prune_ratio=0.5).expected_steps(10)  # 1 + 2 full epochs, 7 that save a quarter
+            825
+        """
+        return expect_steps(self, batch_size)
 
     @property
     def stats(self) -> EpochStats:
@@ -232,7 +284,7 @@ class InfoBatch:
             tier_sizes=plan.tier_sizes,
             tier_kept=plan.tier_kept,
             weights=tuple(ops.tier_weights(plan.cutoffs)[: len(plan.tier_sizes)]),
-            scored=epochs.scored,
+            scored=max(0, epochs.scored),
             non_finite=faults[0],
             total_saved_fraction=1.0 - epochs.planned_kept / epochs.planned_samples,
             plan_seconds=plan.seconds,
@@ -278,9 +330,7 @@ class InfoBatch:
             faults = torch.zeros_like(self._table.faults)
             ops.look_up(self._table.shard, self._table.marks, faults, index)
             self._table.raise_bad_indices(faults.tolist())
-        weights = plan.recorder(index, scores)
-        self._epochs.scored += index.numel()
-        return weights
+        return self._epochs.record(plan, index, scores)
 
     def _look_up(self, index: Index) -> tuple[torch.Tensor, torch.Tensor]:
         checked = check_index(index, self.device)

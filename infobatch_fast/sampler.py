@@ -14,17 +14,20 @@ from torch.utils.data import DistributedSampler
 from .checks import check_int
 from .chunks import CHUNK, read_chunks
 from .epochs import Place
+from .flow import Flow
 
 if TYPE_CHECKING:
-    from .plan import Plan
     from .pruner import InfoBatch
 
 
 @dataclass
 class _Progress:
-    """Where the newest iterator is: in a chunk that began at ``first``. Elements taken from it are told from those left."""
+    """Where the newest iterator is: in a chunk that began at ``first``. Elements taken from it are told from those left.
 
-    plan: Plan
+    ``owner`` is the plan that is iterated, or the iteration where plans follow each other, and places count through all of them.
+    """
+
+    owner: Any
     first: int
     end: int
     elements: int
@@ -59,11 +62,17 @@ class _PlanSampler(DistributedSampler[Any]):
         self._pruner.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, int]:
-        """Epoch and position, the same few bytes on every rank. The scores are in ``InfoBatch.state_dict``."""
+        """Epoch and position, the same few bytes on every rank. The scores are in ``InfoBatch.state_dict``.
+
+        Where epochs are of constant length or endless, ``epoch`` counts plans, and ``drawn`` all indices that came before.
+        """
+        if isinstance(self._epochs, Flow):
+            runs = self._progress is not None and self._epochs.is_running(self._progress.owner)
+            return self._epochs.place(self._progress.position(self._unit) if runs and self._progress else self._epochs.drawn)
         position = 0
         if self._resume is not None and self._resume.epoch == self._pruner.epoch:
             position = self._resume.position
-        elif self._progress is not None and self._epochs.is_current(self._progress.plan):
+        elif self._progress is not None and self._epochs.is_current(self._progress.owner):
             position = self._progress.position(self._unit)
         return {"epoch": self._pruner.epoch, "position": position}
 
@@ -78,14 +87,17 @@ class _PlanSampler(DistributedSampler[Any]):
         """
         if not isinstance(state, dict) or not {"epoch", "position"} <= state.keys():
             raise ValueError(f"state must be what a sampler's state_dict() returned, with epoch and position, got {state!r}")
-        place = Place(state["epoch"], check_int("state['position']", state["position"], 0))
-        self._epochs.select(place.epoch, by_trainer=False)
-        self._resume = place
+        position, drawn = (check_int(f"state[{name!r}]", state.get(name, 0), 0) for name in ("position", "drawn"))
+        self._resume = Place(state["epoch"], position, drawn)
+        self._epochs.go_on_at(self._resume)
 
     _unit = 1  # indices in an element that a chunk yields
 
     def _chunks(self, size: int) -> Iterator[tuple[list[int], _Progress]]:
         """The epoch's indices in pieces of ``size``, and a note of where they stand. The plan is made at the first piece."""
+        if isinstance(self._epochs, Flow):
+            yield from self._flow(self._epochs, size)
+            return
         plan, start = self._epochs.begin(self._resume)
         self._resume = None
         for first, end, ids in read_chunks(plan, start, size):
@@ -100,6 +112,25 @@ class _PlanSampler(DistributedSampler[Any]):
             self._progress = _Progress(plan, plan.length, plan.length, 0, iter(()))
         yielded = plan.length - start
         self._epochs.end(plan, yielded - yielded % self._unit if self.drop_last else yielded)
+
+    def _flow(self, flow: Flow, size: int) -> Iterator[tuple[list[int], _Progress]]:
+        """The same where plans follow each other: whole batches, of which some begin in one plan and end in the next."""
+        iteration, left = flow.begin_iteration()
+        rest: list[int] = []
+        while left > 0:
+            ids = rest + flow.draw(int(min(size, left)) - len(rest))
+            first, whole = flow.drawn - len(ids), len(ids) - len(ids) % self._unit
+            ids, rest = ids[:whole], ids[whole:]
+            if not ids:
+                continue
+            left -= whole
+            self._progress = _Progress(iteration, first, first + whole, 0, iter(()))
+            yield ids, self._progress
+            if left > 0 and not flow.is_running(iteration):
+                raise RuntimeError(
+                    "this iterator was followed by another one, or by load_state_dict(): take the batches of one iterator at a time"
+                )
+        flow.end_iteration(iteration)
 
 
 class InfoBatchSampler(_PlanSampler):
@@ -135,6 +166,11 @@ class InfoBatchSampler(_PlanSampler):
         Raises:
             ValueError: Not 0 <= start <= stop <= len.
         """
+        if isinstance(self._epochs, Flow):
+            raise RuntimeError(
+                "indices() needs epochs of one plan each, and with steps_per_epoch plans follow each other: iterate over "
+                "sampler.batches(batch_size), or construct InfoBatch without steps_per_epoch"
+            )
         length = self._epochs.length()
         start = check_int("start", start, 0, length)
         stop = length if stop is None else check_int("stop", stop, start, length)
@@ -148,7 +184,7 @@ class InfoBatchSampler(_PlanSampler):
             drop_last: Leave out a last batch that is smaller.
 
         Raises:
-            ValueError: ``batch_size`` is not an int of at least 1.
+            ValueError: ``batch_size`` is not an int of at least 1, or not the one that ``steps_per_epoch`` was given for.
         """
         return InfoBatchBatchSampler(self, batch_size, drop_last)
 
@@ -169,7 +205,7 @@ class InfoBatchBatchSampler(_PlanSampler):
                 "sampler around another sampler, which would undo the pruning. With Lightning pass "
                 "Trainer(use_distributed_sampler=False)"
             )
-        batch_size = check_int("batch_size", batch_size, 1)
+        batch_size = sampler._pruner.lengths.check_batch_size(batch_size)
         super().__init__(sampler._pruner)
         self.sampler = sampler
         self.batch_size = self._unit = batch_size

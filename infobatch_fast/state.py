@@ -12,6 +12,7 @@ from . import ops
 from .checks import check_int
 from .distributed import local_part, shared_tensor
 from .epochs import LAST_EPOCH, SavedPlan
+from .flow import Flow
 from .scores import NEVER
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _FITS = {  # what must be equal, and what to do if it is not
     "shuffle": "construct InfoBatch with the shuffle of the saved run",
     "shard": "construct InfoBatch with the shard of the saved run",
 }
+_FLOW = {"done", "late_ids", "late_weights"}  # where plans follow each other
 _COUNTS = ("epoch", "scored", "planned_samples", "planned_kept", "seen")
 
 
@@ -37,7 +39,11 @@ def pack_state(pruner: InfoBatch) -> dict[str, Any]:
     epochs, saved, table, ranks = pruner._epochs, pruner._epochs.save(), pruner._table, pruner._ranks
     levels = list(reversed(saved.thresholds)) if saved else []
     rows, first_row = _rows(table.num_samples), table.first_slot // ops.ROW_SLOTS
-    return {
+    flow: dict[str, Any] = {}
+    if isinstance(epochs, Flow):
+        flow["done"] = epochs.done * ranks.num_replicas
+        flow["late_ids"], flow["late_weights"] = epochs.late_state()
+    return flow | {
         "format": FORMAT,
         "algorithm": ops.ALGORITHM_VERSION,
         "num_samples": pruner.num_samples,
@@ -45,7 +51,7 @@ def pack_state(pruner: InfoBatch) -> dict[str, Any]:
         "shuffle": pruner.shuffle,
         "shard": pruner.shard,
         "epoch": epochs.epoch,
-        "scored": epochs.scored * ranks.num_replicas,
+        "scored": max(0, epochs.scored) * ranks.num_replicas,
         "planned_samples": epochs.planned_samples,
         "planned_kept": epochs.planned_kept,
         "planned": saved is not None,
@@ -86,6 +92,9 @@ def unpack_state(pruner: InfoBatch, state: dict[str, Any]) -> None:
         saved = SavedPlan(state["pruned"], (c0, c1, c2, c3), thresholds, state["seen"])
     planned = state["planned_samples"], state["planned_kept"]
     pruner._epochs.load(state["epoch"], state["scored"] // pruner.num_replicas, planned, saved)
+    if isinstance(pruner._epochs, Flow):
+        done = state["done"] // pruner.num_replicas if "done" in state else None
+        pruner._epochs.load_flow(done, (state.get("late_ids", b""), state.get("late_weights", b"")))
 
 
 def _pieces(values: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -107,6 +116,8 @@ def _is_live(value: Any, pruner: InfoBatch) -> bool:
 def _check(pruner: InfoBatch, state: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
     """This rank's parts of the scores and marks in ``state``, if all of it fits."""
     expected, table = pack_state(pruner), pruner._table
+    if isinstance(state, dict) and _FLOW.isdisjoint(state):  # the run had epochs as long as their plans
+        expected = {name: value for name, value in expected.items() if name not in _FLOW}
     if not isinstance(state, dict) or not expected.keys() <= state.keys():
         missing = sorted(expected.keys() - state.keys()) if isinstance(state, dict) else f"all, it is a {type(state).__name__}"
         raise ValueError(f"state must be what InfoBatch.state_dict() returned; missing: {missing}")
@@ -118,6 +129,10 @@ def _check(pruner: InfoBatch, state: dict[str, Any]) -> tuple[torch.Tensor, torc
             raise ValueError(f"state has {name}={state[name]!r}, this pruner {expected[name]!r}: {remedy}")
     for name in _COUNTS:
         check_int(f"state[{name!r}]", state[name], 0, LAST_EPOCH if name == "epoch" else None)
+    if "done" in expected:
+        check_int("state['done']", state["done"], 0)
+        if len(state["late_ids"]) % 8 or len(state["late_ids"]) != 2 * len(state["late_weights"]):
+            raise ValueError("state['late_ids'] and state['late_weights'] do not belong together: the checkpoint is damaged")
     if state["planned"] and state["planned_samples"] < pruner.num_samples:
         raise ValueError(
             f"state['planned_samples'] must be at least {pruner.num_samples} under a plan, got {state['planned_samples']}: the "

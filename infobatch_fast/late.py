@@ -1,0 +1,90 @@
+"""Losses that come in after the next plan was made: loaders that run ahead have read a plan to its end long before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from . import ops
+
+if TYPE_CHECKING:
+    from .plan import Plan
+    from .scores import ScoreTable
+
+
+class OnTheirWay(NamedTuple):
+    """Samples that were yielded and not yet scored, in the order in which they were yielded, with the weights of their plan."""
+
+    ids: torch.Tensor  # int64 [k]; -1 where there is none after all
+    weights: torch.Tensor  # float32 [k]
+
+    def join(self, other: OnTheirWay) -> OnTheirWay:
+        """These, then those of ``other``."""
+        return OnTheirWay(torch.cat([self.ids, other.ids]), torch.cat([self.weights, other.weights]))
+
+    def last(self, count: int) -> OnTheirWay:
+        """The ``count`` yielded last."""
+        return OnTheirWay(self.ids[len(self.ids) - count :], self.weights[len(self.ids) - count :])
+
+
+def look_behind(plan: Plan, table: ScoreTable, count: int) -> tuple[OnTheirWay, int]:
+    """The last samples of a plan of whose indices about ``count`` were not scored, and how many of them really were not.
+
+    The marks are still those of the plan. Twice as many are looked at, as workers may hand out batches in another order. What
+    was visited among them is none, but for repeats at the end, whose first turn it was that marked them. The host waits for
+    the device, as it does anyway when the next plan is made.
+    """
+    ids = plan.order(max(0, plan.length - 2 * count), plan.length)
+    slots, marks = ops.look_up(table.shard, table.marks, torch.zeros_like(table.faults), ids)
+    position = torch.arange(plan.length - ids.numel(), plan.length, device=ids.device)
+    repeated = (position >= plan.available) & (position >= plan.length - count)
+    expected = (slots >= 0) & (((marks & 2) == 0) | repeated)
+    weights = torch.tensor(ops.tier_weights(plan.cutoffs), dtype=torch.float32, device=ids.device)
+    samples = OnTheirWay(torch.where(expected, ids, -1), weights[(marks >> 2).long()])
+    return samples, min(count, int(expected.sum()))
+
+
+class LateLosses:
+    """Gives late losses the weights of the plan that they were drawn under, and keeps them from counting as visits of the next.
+
+    Args:
+        samples: Which may come in late.
+        count: How many losses are on their way. They are the next ones unless workers reorder batches, so that twice as many
+            are looked at, and then none any more.
+    """
+
+    def __init__(self, samples: OnTheirWay, count: int) -> None:
+        self.samples, self.count = samples, count
+        self.window = 2 * count  # losses that are still looked at
+        # One entry more, above all ids: where a search ends that finds nothing.
+        end = torch.full((1,), ops.MAX_SAMPLES, device=samples.ids.device)
+        self._ids, by_id = torch.cat([samples.ids, end]).sort()
+        self._weights = torch.cat([samples.weights, torch.ones(1, device=end.device)])[by_id]
+        self._came = (self._ids < 0) | (self._ids == ops.MAX_SAMPLES)
+
+    def record(self, plan: Plan, table: ScoreTable, index: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """What ``plan.recorder`` does, for a batch that may hold late losses: weights float32 [B]. Does not wait for the device."""
+        slots, marks = ops.look_up(table.shard, table.marks, torch.zeros_like(table.faults), index)
+        weights = plan.recorder(index, scores)
+        entry = torch.searchsorted(self._ids, index).clamp(max=self._ids.numel() - 1)
+        found = (self._ids[entry] == index) & ~self._came[entry]
+        # Where a batch holds a sample twice, the first is the late one and the second a visit of the new plan.
+        place = torch.arange(index.numel(), device=index.device)
+        first = torch.full_like(self._ids, index.numel()).scatter_reduce(0, entry, place, "amin")
+        late = found & (first[entry] == place)
+        visits = torch.zeros_like(self._ids).scatter_add(0, entry, (~late).long())
+        _unmark(table.marks, slots, late & (visits[entry] == 0) & ((marks & 2) == 0))
+        weights = torch.where(late, self._weights[entry], weights)
+        self._came = self._came | torch.zeros_like(self._ids).scatter_add(0, entry, late.long()).bool()
+        self.count = max(0, self.count - index.numel())
+        self.window -= index.numel()
+        return weights
+
+
+def _unmark(marks: torch.Tensor, slots: torch.Tensor, chosen: torch.Tensor) -> None:
+    """Takes the visited bit from chosen slots. Two slots share a byte, so the lower ones and the higher ones go one by one."""
+    byte = slots.clamp(min=0) // 2
+    for half, visited in ((0, 0x02), (1, 0x20)):
+        cleared = torch.where(chosen & (slots % 2 == half), marks[byte] & (0xFF - visited), 0xFF)
+        marks.scatter_reduce_(0, byte, cleared, "amin")  # the smallest: what is not chosen changes nothing

@@ -1,0 +1,96 @@
+"""How long a trainer's epoch is: as its plan (dynamic), always the same (constant), or without end (endless).
+
+In the last two, plans follow each other inside an iteration like the passes over a data set, and batches straddle their ends. The
+trainer's epochs and the plans are then counted apart.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .checks import check_int
+
+if TYPE_CHECKING:
+    from .pruner import InfoBatch
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """The arguments of ``InfoBatch`` that say how long an epoch is.
+
+    Args:
+        batch_size: Indices in a batch of a rank, where ``steps_per_epoch`` is a number.
+        steps_per_epoch: None: as many as the plan needs. A number: always so many. ``math.inf``: an iteration never ends.
+    """
+
+    batch_size: int | None = None
+    steps_per_epoch: int | float | None = None
+
+    def __post_init__(self) -> None:
+        steps = self.steps_per_epoch
+        if steps is None or steps == math.inf:
+            if self.batch_size is not None:
+                raise ValueError(
+                    f"batch_size={self.batch_size!r} is only asked for with a number of steps: pass steps_per_epoch=S with it, or "
+                    "leave it out and give the size of batches to the loader"
+                )
+            return
+        object.__setattr__(self, "steps_per_epoch", check_int("steps_per_epoch", _whole(steps), 1))
+        if self.batch_size is None:
+            raise ValueError(
+                f"steps_per_epoch={steps!r} needs batch_size, the size of a batch on each rank: an epoch is steps_per_epoch * "
+                "batch_size indices long"
+            )
+        object.__setattr__(self, "batch_size", check_int("batch_size", self.batch_size, 1))
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether an epoch is as long as its plan."""
+        return self.steps_per_epoch is None
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether an iteration never ends."""
+        return self.steps_per_epoch == math.inf
+
+    @property
+    def indices(self) -> int | None:
+        """Indices of an epoch on each rank, where that is a constant."""
+        return None if self.is_dynamic or self.is_endless else int(self.steps_per_epoch or 0) * (self.batch_size or 0)
+
+    def check_batch_size(self, batch_size: Any) -> int:
+        """``batch_size`` as an int, if it fits.
+
+        Raises:
+            TypeError, ValueError: It is no int of at least 1, or not the one that the steps of an epoch were given for.
+        """
+        size = check_int("batch_size", batch_size, 1)
+        if self.batch_size not in (None, size):
+            raise ValueError(
+                f"batch_size must be {self.batch_size}, for which steps_per_epoch={self.steps_per_epoch} was given, got {size}: "
+                "construct InfoBatch with the batch_size of the loader"
+            )
+        return size
+
+
+def _whole(steps: Any) -> Any:
+    return int(steps) if isinstance(steps, float) and steps.is_integer() else steps
+
+
+def expect_steps(pruner: InfoBatch, batch_size: int) -> int:
+    """What ``InfoBatch.expected_steps`` returns."""
+    size, schedule, epochs = pruner.lengths.check_batch_size(batch_size), pruner.schedule, pruner._epochs
+    if not pruner.lengths.is_dynamic:
+        return epochs.length() // size * schedule.num_epochs
+
+    def steps(samples: float) -> int:
+        return math.ceil(samples / (size * pruner.num_replicas))
+
+    planned = epochs.epoch + (epochs.made_plan() is not None or epochs.save() is not None)
+    past = planned * steps(pruner.num_samples * epochs.planned_kept / epochs.planned_samples) if epochs.planned_samples else 0
+    saved = pruner.policy.expected_saved_fraction if epochs.saved_fraction is None else epochs.saved_fraction
+    rest = range(planned, schedule.num_epochs)
+    pruned = len(range(max(planned, schedule.warmup_epochs, 1), schedule.end))  # in epoch 0 nothing is seen yet
+    return past + pruned * steps(pruner.num_samples * (1 - saved)) + (len(rest) - pruned) * steps(pruner.num_samples)

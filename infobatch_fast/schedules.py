@@ -1,0 +1,114 @@
+"""Learning-rate schedules that end where they should though nobody knows the number of steps beforehand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
+
+from .checks import check_int
+from .pruner import InfoBatch
+
+
+class EpochProgressLR(LRScheduler):
+    """Drives a scheduler by the fraction of the run that is done, not by counted steps.
+
+    After each ``step`` the inner scheduler stands at step floor(progress * total_steps + 1/2), and never goes back. So the run ends
+    where the schedule ends, however many steps were pruned, and gradient accumulation changes nothing.
+
+    Args:
+        scheduler: Any torch scheduler that was built for ``total_steps`` steps, for instance ``OneCycleLR(total_steps=...)`` or
+            ``CosineAnnealingLR(T_max=...)``; one that needs a metric cannot be driven.
+        pruner: Tells the progress.
+        total_steps: What ``scheduler`` was built for. Any number will do that is fine enough, such as the steps of the run in full.
+
+    Raises:
+        TypeError: ``scheduler`` is no torch scheduler, or ``ReduceLROnPlateau``.
+        ValueError: ``total_steps`` is not at least 1, or ``scheduler`` was built for another number, or has stepped already.
+
+    Example:
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        >>> pruner = InfoBatch(4, num_epochs=1)
+        >>> inner = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=100)
+        >>> scheduler = EpochProgressLR(inner, pruner, total_steps=100)
+        >>> _ = pruner.update([0, 1], torch.tensor([1.0, 2.0]))
+        >>> optimizer.step(); scheduler.step()
+        >>> [round(lr, 6) for lr in scheduler.get_last_lr()]
+        [0.5]
+    """
+
+    def __init__(self, scheduler: LRScheduler, pruner: InfoBatch, total_steps: int) -> None:
+        # LRScheduler.__init__ is not called: it would set the learning rates, which are the inner scheduler's.
+        if isinstance(scheduler, (ReduceLROnPlateau, EpochProgressLR)) or not isinstance(scheduler, LRScheduler):
+            raise TypeError(
+                f"scheduler must be a torch scheduler that counts steps, got {type(scheduler).__name__}: ReduceLROnPlateau follows "
+                "a metric and needs no steps; call it by itself"
+            )
+        if not isinstance(pruner, InfoBatch):
+            raise TypeError(f"pruner must be an InfoBatch, got {type(pruner).__name__}")
+        total_steps = check_int("total_steps", total_steps, 1)
+        cycles = [each for each in _all_of(scheduler) if isinstance(each, OneCycleLR)]
+        if isinstance(scheduler, OneCycleLR) and scheduler.total_steps != total_steps:
+            raise ValueError(
+                f"total_steps={total_steps}, but scheduler was built for {scheduler.total_steps}: pass the same number to both"
+            )
+        if scheduler.last_epoch > 0:
+            raise ValueError(
+                f"scheduler has taken {scheduler.last_epoch} steps already: wrap it before it steps, and restore it by "
+                "EpochProgressLR.load_state_dict"
+            )
+        self.optimizer = scheduler.optimizer
+        self._inner, self._pruner, self._total = scheduler, pruner, total_steps
+        self._end = total_steps - 1 if cycles else total_steps  # OneCycleLR's last step is numbered total_steps - 1
+        self._step_count = 1  # accelerate counts here
+        self.last_epoch = 0
+
+    def step(self, epoch: int | None = None) -> None:
+        """Call it after ``optimizer.step()``: brings the inner scheduler to where the run is.
+
+        Raises:
+            ValueError: ``epoch`` was given.
+        """
+        if epoch is not None:
+            raise ValueError(f"epoch={epoch!r} was given: EpochProgressLR follows pruner.progress, call step() without arguments")
+        self._step_count += 1
+        due = min(int(self._pruner.progress * self._total + 0.5), self._end)
+        while self.last_epoch < due:
+            self._inner.step()
+            self.last_epoch += 1
+
+    def get_last_lr(self) -> list[Any]:
+        """Learning rates of the parameter groups."""
+        return self._inner.get_last_lr()
+
+    def get_lr(self) -> list[Any]:
+        """The same; torch's schedulers compute theirs here."""
+        return self.get_last_lr()
+
+    @property
+    def base_lrs(self) -> list[Any]:  # type: ignore[override]
+        """Initial learning rates of the parameter groups."""
+        return [group["initial_lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The inner scheduler's state, and its step."""
+        return {"scheduler": self._inner.state_dict(), "last_epoch": self.last_epoch, "total_steps": self._total}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on where ``state_dict`` was taken. The pruner is restored by itself.
+
+        Raises:
+            ValueError: It is not of an ``EpochProgressLR`` with this ``total_steps``.
+        """
+        if not {"scheduler", "last_epoch", "total_steps"} <= state_dict.keys() or state_dict["total_steps"] != self._total:
+            raise ValueError(
+                f"state_dict must be that of an EpochProgressLR with total_steps={self._total}, got "
+                f"total_steps={state_dict.get('total_steps')!r} and keys {sorted(state_dict)}"
+            )
+        self._inner.load_state_dict(state_dict["scheduler"])
+        self.last_epoch = state_dict["last_epoch"]
+
+
+def _all_of(scheduler: Any) -> list[Any]:
+    """A scheduler and those that it is made of."""
+    return [scheduler] + [each for part in getattr(scheduler, "_schedulers", []) for each in _all_of(part)]
