@@ -1,0 +1,133 @@
+"""Hugging Face Accelerate: a prepared loader that is not sharded a second time, and the pruner's state beside the accelerator's."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.utils.data import DataLoader
+
+from ..pruner import InfoBatch
+from ..sampler import InfoBatchBatchSampler, InfoBatchSampler
+
+LOWEST_VERSION = "1.1.0"
+
+try:
+    from accelerate import Accelerator
+    from accelerate.data_loader import prepare_data_loader
+except ImportError as error:
+    raise ImportError(f"infobatch_fast.integrations.accelerate needs accelerate>={LOWEST_VERSION}: pip install accelerate") from error
+
+
+def prepare(accelerator: Accelerator, loader: DataLoader[Any], name: str | None = "infobatch") -> Any:
+    """Does for the training loader what ``accelerator.prepare`` does for others, but leaves its sampler alone.
+
+    Device placement, gradient accumulation and stateful loaders work as after ``accelerator.prepare``, which would deal the
+    batches out among the ranks once more: the pruner's sampler yields this rank's samples already. Model, optimizer and
+    evaluation loaders go through ``accelerator.prepare``. Select epochs by the prepared loader's ``set_epoch``, which tells the
+    pruner too: accelerate counts epochs of its own, and sends their number at each iteration.
+
+    Args:
+        accelerator: The accelerator, made before the pruner, so that the pruner finds the process group.
+        loader: ``DataLoader(with_index(dataset), ..., sampler=pruner.sampler)``, or with ``batch_sampler=pruner.sampler.batches(B)``;
+            B samples a rank.
+        name: ``accelerator.save_state(folder)`` writes the pruner's state to ``folder/name``, and ``load_state`` reads it, on any
+            number of ranks. None: neither.
+
+    Returns:
+        The prepared loader. ``accelerator.prepare`` returns it unchanged.
+
+    Raises:
+        TypeError: The loader's sampler is not the one of a pruner.
+        ValueError: The loader was sharded already, or pruner and accelerator do not fit.
+
+    Example:
+        >>> pruner = InfoBatch(dataset, num_epochs=3, device=accelerator.device)                        # doctest: +SKIP
+        >>> loader = DataLoader(with_index(dataset), batch_size=32, sampler=pruner.sampler)             # doctest: +SKIP
+        >>> loader = prepare(accelerator, loader)                                                       # doctest: +SKIP
+    """
+    pruner = _pruner_of(loader)
+    _check_fit(accelerator, pruner)
+    prepared = prepare_data_loader(
+        loader,
+        accelerator.device,
+        num_processes=1,  # of those that accelerate would deal the batches to
+        process_index=0,
+        put_on_device=accelerator.device_placement,
+        rng_types=list(accelerator.rng_types or ()),
+        dispatch_batches=False,
+        non_blocking=accelerator.non_blocking,
+        use_stateful_dataloader=accelerator.use_stateful_dataloader,
+    )
+    prepared._is_accelerate_prepared = True  # accelerate's own mark of a loader that it must not wrap
+    if name is not None:
+        folder = name
+        accelerator.register_save_state_pre_hook(lambda models, weights, output: save(pruner, os.path.join(output, folder)))
+        accelerator.register_load_state_pre_hook(lambda models, source: load(pruner, os.path.join(source, folder)))
+    return accelerator.prepare_data_loader(prepared)
+
+
+def save(pruner: InfoBatch, folder: str | os.PathLike[str]) -> None:
+    """Writes a pruner's state to a folder, each rank its part. All ranks call it, after the same step.
+
+    Args:
+        pruner: What to save.
+        folder: Where to; it is made, and all ranks see it.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+        dcp.save({"pruner": pruner}, checkpoint_id=folder, process_group=_group(pruner))
+
+
+def load(pruner: InfoBatch, folder: str | os.PathLike[str]) -> None:
+    """Reads a pruner's state from a folder that ``save`` wrote, on any number of ranks. All ranks call it.
+
+    Raises:
+        FileNotFoundError: There is none, or it was not written to its end.
+        ValueError: It belongs to another data set, seed or order.
+    """
+    if not (Path(folder) / ".metadata").exists():
+        raise FileNotFoundError(
+            f"{folder} holds no state of an InfoBatch: the checkpoint was interrupted while it was written, or made without "
+            "InfoBatch. Go on from another checkpoint, or start with new scores: load the weights alone, and do not resume"
+        )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+        dcp.load({"pruner": pruner}, checkpoint_id=folder, process_group=_group(pruner))
+
+
+def _group(pruner: InfoBatch) -> dist.ProcessGroup | None:
+    return pruner._ranks.group
+
+
+def _pruner_of(loader: DataLoader[Any]) -> InfoBatch:
+    samplers = [getattr(loader, name, None) for name in ("sampler", "batch_sampler")]
+    for sampler in samplers:
+        if isinstance(sampler, (InfoBatchSampler, InfoBatchBatchSampler)):
+            return sampler._pruner
+    if any(type(sampler).__name__ in ("BatchSamplerShard", "SkipBatchSampler") for sampler in samplers):
+        raise ValueError(
+            "loader was prepared by accelerator.prepare, which deals its batches out among the ranks a second time: pass the "
+            "DataLoader itself, DataLoader(with_index(dataset), ..., sampler=pruner.sampler)"
+        )
+    raise TypeError(
+        f"loader must draw from a pruner's sampler, got {type(samplers[0]).__name__}: construct it with sampler=pruner.sampler, "
+        "without shuffle, and put no other sampler around that one"
+    )
+
+
+def _check_fit(accelerator: Accelerator, pruner: InfoBatch) -> None:
+    ranks = accelerator.num_processes
+    if pruner.num_replicas != ranks and _group(pruner) is None:
+        raise ValueError(
+            f"the pruner counts {pruner.num_replicas} rank(s) and the accelerator {ranks}: construct Accelerator() before "
+            "InfoBatch(...), or give InfoBatch the data-parallel process_group"
+        )
+    if accelerator.split_batches:
+        raise ValueError("split_batches=True splits a batch of all ranks, and each rank has batches of its own here: leave it False")
+    if accelerator.dispatch_batches:
+        raise ValueError("dispatch_batches=True lets rank 0 alone read, and each rank reads its own samples here: leave it False")
