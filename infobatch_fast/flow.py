@@ -62,7 +62,8 @@ class Flow(Epochs):
             self.done += -self.done % self._length
             self._was_cut = True
         self._spins = self._was_loaded and self.done == self._done_when_loaded
-        self._marked, self._done_when_marked = epoch, self.done
+        if epoch != self._marked:
+            self._marked, self._done_when_marked = epoch, self.done
 
     def prunes_next(self) -> bool:
         """Whether a plan that begins here is a pruned one: by the trainer's epoch, which is that of the first index."""

@@ -52,14 +52,15 @@ class LateLosses:
         samples: Which may come in late.
         count: How many losses are on their way. They are the next ones unless workers reorder batches, so that twice as many
             are looked at, and then none any more.
+        plans: Under how many plans they were drawn, the oldest first: so many times a sample may come.
     """
 
-    def __init__(self, samples: OnTheirWay, count: int) -> None:
-        self.samples, self.count = samples, count
+    def __init__(self, samples: OnTheirWay, count: int, plans: int = 1) -> None:
+        self.samples, self.count, self.plans = samples, count, plans
         self.window = 2 * count  # losses that are still looked at
         # One entry more, above all ids: where a search ends that finds nothing.
         end = torch.full((1,), ops.MAX_SAMPLES, device=samples.ids.device)
-        self._ids, by_id = torch.cat([samples.ids, end]).sort()
+        self._ids, by_id = torch.cat([samples.ids, end]).sort(stable=True)
         self._weights = torch.cat([samples.weights, torch.ones(1, device=end.device)])[by_id]
         self._came = (self._ids < 0) | (self._ids == ops.MAX_SAMPLES)
 
@@ -67,8 +68,13 @@ class LateLosses:
         """What ``plan.recorder`` does, for a batch that may hold late losses: weights float32 [B]. Does not wait for the device."""
         slots, marks = ops.look_up(table.shard, table.marks, torch.zeros_like(table.faults), index)
         weights = plan.recorder(index, scores)
-        entry = torch.searchsorted(self._ids, index).clamp(max=self._ids.numel() - 1)
-        found = (self._ids[entry] == index) & ~self._came[entry]
+        end = self._ids.numel() - 1
+        entry = torch.searchsorted(self._ids, index).clamp(max=end)
+        entry = torch.where(self._ids[entry] == index, entry, end)
+        for _ in range(self.plans - 1):
+            following = (entry + 1).clamp(max=end)
+            entry = torch.where(self._came[entry] & (self._ids[following] == index), following, entry)
+        found = ~self._came[entry]
         # Where a batch holds a sample twice, the first is the late one and the second a visit of the new plan.
         place = torch.arange(index.numel(), device=index.device)
         first = torch.full_like(self._ids, index.numel()).scatter_reduce(0, entry, place, "amin")

@@ -131,7 +131,7 @@ def test_peeking_and_abandoned_iterators_change_nothing(device: torch.device, pl
     follow(trainer, [plan for i, plan in enumerate(plans) if i + 1 == len(plans) or plans[i + 1].epoch != plan.epoch])
 
 
-@pytest.mark.parametrize("count", [0, 2, 4])
+@pytest.mark.parametrize("count", [0, 1, 2])
 def test_an_epoch_that_is_broken_off_and_iterated_again_goes_on_and_loses_nothing(
     device: torch.device,
     plans: list[Made],  # noqa: F811
