@@ -145,8 +145,7 @@ class Epochs:
             samples, count = look_behind(before, self._planner.table, min(max(0, unscored - older), before.length))
             if self.late is not None and older:
                 samples = self.late.samples.last(older).join(samples)
-            plans = 1 + (self.late.plans if self.late is not None and older else 0)
-            late = LateLosses(samples, older + count, plans) if older + count else None
+            late = LateLosses(samples, older + count) if older + count else None
         self._move_to(self.epoch + 1)
         plan = self.plan()
         self.late = late
