@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from . import ops
@@ -46,7 +47,7 @@ class Flow(Epochs):
         self._owed: list[int] = []  # of the plan before; they come first
         self._owes = False  # the ranks have yet to level what they owe
         self._shared: OnTheirWay | None = None  # what is on its way on all ranks, [ranks, k]
-        self._loaded_late: tuple[bytes, bytes] | None = None
+        self._loaded_late: tuple[str, str] | None = None
 
     # ---- the trainer's epochs ----
 
@@ -62,7 +63,8 @@ class Flow(Epochs):
             self.done += -self.done % self._length
             self._was_cut = True
         self._spins = self._was_loaded and self.done == self._done_when_loaded
-        self._marked, self._done_when_marked = epoch, self.done
+        if epoch != self._marked:
+            self._marked, self._done_when_marked = epoch, self.done
 
     def prunes_next(self) -> bool:
         """Whether a plan that begins here is a pruned one: by the trainer's epoch, which is that of the first index."""
@@ -221,15 +223,18 @@ class Flow(Epochs):
         self.drawn = self.done = place.drawn
         self._began = None
 
-    def late_state(self) -> tuple[bytes, bytes]:
-        """Ids (int64) and weights (float32) of what is on its way on all ranks. Waits for the device."""
+    def late_state(self) -> tuple[str, str]:
+        """Ids (int64) and weights (float32) of what is on its way on all ranks, in hexadecimal. Waits for the device.
+
+        Texts and no tensors, as ``torch.distributed.checkpoint`` loads none that are longer than before; ``torch.load`` no bytes.
+        """
         if self._loaded_late is not None:
             return self._loaded_late
         left = self.late.count if self.late is not None else 0
         if self._shared is None or left == 0:
-            return b"", b""
+            return "", ""
         ids, weights = (part[:, part.shape[1] - left :].flatten().cpu() for part in self._shared)
-        return ids[ids >= 0].numpy().tobytes(), weights[ids >= 0].numpy().tobytes()
+        return ids[ids >= 0].numpy().tobytes().hex(), weights[ids >= 0].numpy().tobytes().hex()
 
     def load(self, epoch: int, scored: int, planned: tuple[int, int], saved_plan: SavedPlan | None) -> None:
         """As in ``Epochs``; ``load_flow`` follows."""
@@ -238,14 +243,14 @@ class Flow(Epochs):
         self._marked = self._began = self._shared = self._loaded_late = None
         self._was_cut = self._spins = False
 
-    def load_flow(self, done: int | None, late: tuple[bytes, bytes]) -> None:
+    def load_flow(self, done: int | None, late: tuple[str, str]) -> None:
         """The rest of a checkpoint. One of a dynamic run has no clock: each of its epochs then counts as one of the trainer's."""
         if done is None:
             done = self.epoch * (self._length or 0)
         self.done = self.drawn = self._done_when_loaded = self._done_when_marked = done - done % self._batch_size
         table = self._planner.table
-        ids = torch.frombuffer(bytearray(late[0]), dtype=torch.int64) if late[0] else torch.empty(0, dtype=torch.int64)
-        weights = torch.frombuffer(bytearray(late[1]), dtype=torch.float32) if late[1] else torch.empty(0)
+        ids = torch.from_numpy(np.frombuffer(bytearray.fromhex(late[0]), dtype=np.int64))
+        weights = torch.from_numpy(np.frombuffer(bytearray.fromhex(late[1]), dtype=np.float32))
         ids, weights = ids.to(table.device), weights.to(table.device)
         slots, _ = ops.look_up(table.shard, table.marks, torch.zeros_like(table.faults), ids)
         self._owe(OnTheirWay(torch.where(slots >= 0, ids, -1), weights))

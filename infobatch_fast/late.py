@@ -57,29 +57,37 @@ class LateLosses:
     def __init__(self, samples: OnTheirWay, count: int) -> None:
         self.samples, self.count = samples, count
         self.window = 2 * count  # losses that are still looked at
-        # One entry more, above all ids: where a search ends that finds nothing.
+        # By id; the same one may be on its way under two plans, and the older stands first. One entry more, above all ids, is
+        # where a search ends that finds nothing.
         end = torch.full((1,), ops.MAX_SAMPLES, device=samples.ids.device)
-        self._ids, by_id = torch.cat([samples.ids, end]).sort()
+        self._ids, by_id = torch.cat([samples.ids, end]).sort(stable=True)
         self._weights = torch.cat([samples.weights, torch.ones(1, device=end.device)])[by_id]
-        self._came = (self._ids < 0) | (self._ids == ops.MAX_SAMPLES)
+        self._came = ((self._ids < 0) | (self._ids == ops.MAX_SAMPLES)).long()
 
     def record(self, plan: Plan, table: ScoreTable, index: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """What ``plan.recorder`` does, for a batch that may hold late losses: weights float32 [B]. Does not wait for the device."""
         slots, marks = ops.look_up(table.shard, table.marks, torch.zeros_like(table.faults), index)
         weights = plan.recorder(index, scores)
-        entry = torch.searchsorted(self._ids, index).clamp(max=self._ids.numel() - 1)
-        found = (self._ids[entry] == index) & ~self._came[entry]
-        # Where a batch holds a sample twice, the first is the late one and the second a visit of the new plan.
-        place = torch.arange(index.numel(), device=index.device)
-        first = torch.full_like(self._ids, index.numel()).scatter_reduce(0, entry, place, "amin")
-        late = found & (first[entry] == place)
-        visits = torch.zeros_like(self._ids).scatter_add(0, entry, (~late).long())
-        _unmark(table.marks, slots, late & (visits[entry] == 0) & ((marks & 2) == 0))
-        weights = torch.where(late, self._weights[entry], weights)
-        self._came = self._came | torch.zeros_like(self._ids).scatter_add(0, entry, late.long()).bool()
+        first = torch.searchsorted(self._ids, index)
+        behind = torch.searchsorted(self._ids, index, right=True)
+        came = torch.nn.functional.pad(self._came.cumsum(0), (1, 0))
+        entry = first + came[behind] - came[first] + _occurrence(index)  # the entries of an id are used up from the first one on
+        late, end = entry < behind, self._ids.numel() - 1
+        # A sample may come late and be a visit of the new plan in one batch.
+        visits = torch.zeros_like(self._came).scatter_add(0, first.clamp(max=end), ((behind > first) & ~late).long())
+        _unmark(table.marks, slots, late & (visits[first.clamp(max=end)] == 0) & ((marks & 2) == 0))
+        entry = torch.where(late, entry, end)
+        self._came[entry] = 1
         self.count = max(0, self.count - index.numel())
         self.window -= index.numel()
-        return weights
+        return torch.where(late, self._weights[entry], weights)
+
+
+def _occurrence(index: torch.Tensor) -> torch.Tensor:
+    """How many times each element has occurred before in ``index``."""
+    values, by_value = index.sort(stable=True)
+    before = torch.arange(index.numel(), device=index.device) - torch.searchsorted(values, values)
+    return torch.empty_like(index).scatter_(0, by_value, before)
 
 
 def _unmark(marks: torch.Tensor, slots: torch.Tensor, chosen: torch.Tensor) -> None:

@@ -94,7 +94,11 @@ def unpack_state(pruner: InfoBatch, state: dict[str, Any]) -> None:
     pruner._epochs.load(state["epoch"], state["scored"] // pruner.num_replicas, planned, saved)
     if isinstance(pruner._epochs, Flow):
         done = state["done"] // pruner.num_replicas if "done" in state else None
-        pruner._epochs.load_flow(done, (state.get("late_ids", b""), state.get("late_weights", b"")))
+        pruner._epochs.load_flow(done, (state.get("late_ids", ""), state.get("late_weights", "")))
+
+
+def _is_hex(text: str) -> bool:
+    return len(text) % 2 == 0 and all(letter in "0123456789abcdef" for letter in text)
 
 
 def _pieces(values: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -131,7 +135,8 @@ def _check(pruner: InfoBatch, state: dict[str, Any]) -> tuple[torch.Tensor, torc
         check_int(f"state[{name!r}]", state[name], 0, LAST_EPOCH if name == "epoch" else None)
     if "done" in expected:
         check_int("state['done']", state["done"], 0)
-        if len(state["late_ids"]) % 8 or len(state["late_ids"]) != 2 * len(state["late_weights"]):
+        bytes_of = [len(bytes.fromhex(state[name])) for name in ("late_ids", "late_weights") if _is_hex(state[name])]
+        if len(bytes_of) < 2 or bytes_of[0] % 8 or bytes_of[0] != 2 * bytes_of[1]:
             raise ValueError("state['late_ids'] and state['late_weights'] do not belong together: the checkpoint is damaged")
     if state["planned"] and state["planned_samples"] < pruner.num_samples:
         raise ValueError(

@@ -131,7 +131,7 @@ def test_peeking_and_abandoned_iterators_change_nothing(device: torch.device, pl
     follow(trainer, [plan for i, plan in enumerate(plans) if i + 1 == len(plans) or plans[i + 1].epoch != plan.epoch])
 
 
-@pytest.mark.parametrize("count", [0, 2, 4])
+@pytest.mark.parametrize("count", [0, 1, 2])
 def test_an_epoch_that_is_broken_off_and_iterated_again_goes_on_and_loses_nothing(
     device: torch.device,
     plans: list[Made],  # noqa: F811
@@ -287,7 +287,7 @@ def test_a_run_that_is_cut_at_any_step_goes_on_bit_for_bit(device: torch.device,
 def test_spinning_through_past_epochs_after_a_restart_changes_nothing(device: torch.device) -> None:
     trainer, reference = Trainer(constant(device)), Trainer(constant(device))
     for each in (trainer, reference):
-        for _ in range(3):
+        for _ in range(2):
             for batch in each.pruner.sampler.batches(BATCH):
                 each.step(batch)
         for batch in itertools.islice(each.pruner.sampler.batches(BATCH), 4):
@@ -295,12 +295,12 @@ def test_spinning_through_past_epochs_after_a_restart_changes_nothing(device: to
     file = saved(trainer.pruner)
     trainer.pruner = constant(device)
     trainer.pruner.load_state_dict(torch.load(file, weights_only=True))
-    for past in range(3):
+    for past in range(2):
         trainer.pruner.set_epoch(past)
         list(itertools.islice(trainer.pruner.sampler.batches(BATCH), 2))
         trainer.pruner.set_epoch(past)
         list(trainer.pruner.sampler.batches(BATCH))  # prefetching workers exhaust them
-    trainer.pruner.set_epoch(3)
+    trainer.pruner.set_epoch(2)
     for _ in range(2):
         for each in (trainer, reference):
             for batch in each.pruner.sampler.batches(BATCH):
@@ -419,6 +419,10 @@ def test_bad_combinations_are_refused() -> None:
     with raises(ValueError, "epoch must be", "-1"):
         pruner.set_epoch(-1)
     state = pruner.state_dict()
-    for broken, parts in (({"done": -1}, ("done", "-1")), ({"late_ids": b"12345678"}, ("late_ids", "damaged"))):
+    for broken, parts in (
+        ({"done": -1}, ("done", "-1")),
+        ({"late_ids": "0" * 16}, ("late_ids", "damaged")),
+        ({"late_ids": "x"}, ("late_ids",)),
+    ):
         with raises(ValueError, *parts):
             pruner.load_state_dict({**state, **broken})
