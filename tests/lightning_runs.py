@@ -20,6 +20,7 @@ WARNINGS = [
     "ignore:.*multi-threaded.*fork:DeprecationWarning",
     "ignore:This DataLoader will create:UserWarning",
     "ignore:The '.*_dataloader' does not have many workers",
+    "ignore:Be aware that when using `ckpt_path`, callbacks used",  # to create the checkpoint: Lightning's own, here
     "ignore:.*is not resumable",  # a plain DataLoader has no state; the pruner's is enough
     "ignore:.*treespec, LeafSpec.*:FutureWarning",
     "ignore:.*LeafSpec.*:DeprecationWarning",

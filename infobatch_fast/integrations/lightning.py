@@ -105,7 +105,7 @@ class InfoBatchCallback(Callback):
         loop = trainer.fit_loop
         progress = loop.epoch_loop.batch_progress
         drawn_from = self._check_loaders(trainer)
-        self.pruner.set_epoch(trainer.current_epoch)
+        self.pruner.set_epoch(_epochs_done(trainer))
         if any(sampler.is_stale() for sampler in drawn_from):  # it began before the pruner's state or the epoch was known
             iter(_part(loop, "_data_fetcher"))
         self._epoch_ended = loop.restarting and progress.is_last_batch
@@ -117,7 +117,7 @@ class InfoBatchCallback(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Selects the epoch and sets its lengths."""
         self._check_loaders(trainer)
-        self.pruner.set_epoch(trainer.current_epoch)
+        self.pruner.set_epoch(_epochs_done(trainer))
         self._set_lengths(trainer)
         self._epoch_ended = False
 
@@ -136,7 +136,7 @@ class InfoBatchCallback(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the statistics of the epoch. Waits for the device, once."""
-        if self.pruner.epoch != trainer.current_epoch:  # the end of an epoch that a checkpoint was taken at
+        if self.pruner.epoch != _epochs_done(trainer) - 1:  # the end of an epoch that a checkpoint was taken at
             return
         stats = self.pruner.stats
         values = {
@@ -230,6 +230,11 @@ class InfoBatchCallback(Callback):
             trainer.val_check_batch = max(1, int(total * interval))
         elif isinstance(interval, int) and trainer.check_val_every_n_epoch is not None:
             trainer.val_check_batch = min(interval, total)  # an epoch that is shorter is validated at its end
+
+
+def _epochs_done(trainer: Trainer) -> int:
+    """The number that Lightning gives to samplers, and counts up just before an epoch's last hooks."""
+    return trainer.fit_loop.epoch_progress.current.processed
 
 
 def _part(loop: Any, name: str) -> Any:
