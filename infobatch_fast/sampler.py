@@ -64,11 +64,11 @@ class _PlanSampler(DistributedSampler[Any]):
 
     def state_dict(self) -> dict[str, int]:
         """Epoch and position, the same few bytes on every rank. The scores are in ``InfoBatch.state_dict``."""
-        position = 0
+        position = self._epochs.start()
         if self._resume is not None and self._resume.epoch == self._pruner.epoch:
             position = self._resume.position
         elif self._progress is not None and self._epochs.is_current(self._progress.plan):
-            position = self._progress.position(self._unit)
+            position = self._progress.plan.visited + self._progress.position(self._unit)
         return {"epoch": self._pruner.epoch, "position": position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -102,7 +102,7 @@ class _PlanSampler(DistributedSampler[Any]):
                 )
         if self._epochs.is_current(plan):  # at the end, also where a last batch was dropped
             self._progress = _Progress(plan, plan.length, plan.length, 0, iter(()))
-        yielded = plan.length - start
+        yielded = plan.length - max(0, start)
         self._epochs.end(plan, yielded - yielded % self._unit if self.drop_last else yielded)
 
 

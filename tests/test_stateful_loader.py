@@ -146,3 +146,27 @@ def test_the_loaders_state_is_small_whatever_the_size_of_the_table(kind: str, ba
         sizes.append(len(pickle.dumps(loader.state_dict())))
     assert max(sizes) < 3000
     assert abs(sizes[1] - sizes[0]) < 50
+
+
+def test_a_state_taken_between_a_restart_and_the_first_batch_repeats_nothing() -> None:
+    pruner = pruner_for(Items())
+    expected = pruner.sampler.indices().tolist()
+    visited = train_on(pruner, iter(loader_of(pruner, "two workers", True)), 4)
+    for looks in (False, True):
+        pruner = restored(pruner)
+        if looks:
+            len(pruner.sampler)
+        assert pruner.sampler.state_dict() == {"epoch": 0, "position": len(visited)}
+        again = restored(pruner)
+        again.sampler.load_state_dict(pruner.sampler.state_dict())
+        assert list(again.sampler) == expected[len(visited) :]
+
+
+def test_what_was_trained_on_in_another_order_is_not_taken_for_the_start_of_the_epoch() -> None:
+    pruner = pruner_for(Items())
+    order = pruner.sampler.indices().tolist()
+    trained = order[1::2]
+    pruner.update(trained, 100.0 + torch.tensor(trained))
+    again = restored(pruner)
+    again.sampler.load_state_dict({"epoch": 0, "position": 8})
+    assert list(again.sampler) == order[0::2]
