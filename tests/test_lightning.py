@@ -1,5 +1,7 @@
 """Lightning: every score is its sample's own loss, epochs really shrink, and the trainer knows how long each one is."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -257,3 +259,55 @@ def test_a_callback_without_a_pruner_says_where_to_make_one(tmp_path: Path) -> N
         InfoBatchCallback(5)  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="before Trainer.fit"):
         InfoBatchCallback().pruner  # noqa: B018
+
+
+# ---- imports ----
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_package_under_its_other_name_gets_a_callback_of_its_own() -> None:
+    out = run_python("""
+import pytorch_lightning as pl, torch
+from torch.utils.data import DataLoader
+from infobatch_fast import InfoBatch, with_index
+from infobatch_fast.integrations.lightning import InfoBatchCallback
+class Model(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+    def training_step(self, batch, batch_idx):
+        index, x = batch
+        return pruner.update(index, x + self.weight)
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.0)
+data = torch.arange(40.0)
+pruner = InfoBatch(data, 2, delta=1.0)
+trainer = pl.Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+                     callbacks=[InfoBatchCallback(pruner)])
+trainer.fit(Model(), DataLoader(with_index(data), 4, sampler=pruner.sampler))
+assert isinstance(trainer.callbacks[0], pl.Callback)
+assert pruner.scores().tolist() == data.tolist()
+print("kept", int(trainer.callback_metrics["infobatch/kept"]))
+""")
+    assert "kept" in out
+    assert "kept 40" not in out
+
+
+def test_nothing_imports_lightning_unasked_and_without_it_the_error_names_the_package() -> None:
+    out = run_python("""
+import sys, infobatch_fast, infobatch_fast.integrations
+assert not {"lightning", "pytorch_lightning"} & sys.modules.keys()
+sys.modules["lightning"] = sys.modules["lightning.pytorch"] = None
+try:
+    import infobatch_fast.integrations.lightning
+except ImportError as error:
+    print(error)
+""")
+    assert "needs lightning >= 2.5: pip install lightning" in out
