@@ -247,8 +247,8 @@ def test_bad_batches_and_reduced_losses_say_what_to_change(tmp_path: Path) -> No
         trainer_of(tmp_path, InfoBatchCallback(pruner)).fit(Reduced(pruner), loader_of(pruner))
     from items import Items
 
+    loader = DataLoader(Items(SIZE), BATCH, sampler=pruner.sampler)
     with pytest.raises(TypeError, match=r"DataLoader\(with_index\(dataset\)"):
-        loader = DataLoader(Items(SIZE), BATCH, sampler=pruner.sampler)
         trainer_of(tmp_path, InfoBatchCallback(pruner)).fit(WithoutIndex(pruner), loader)
 
 
@@ -257,7 +257,7 @@ def test_a_callback_without_a_pruner_says_where_to_make_one(tmp_path: Path) -> N
         trainer_of(tmp_path, InfoBatchCallback()).fit(Model(), loader_of(pruner_of()))
     with pytest.raises(TypeError, match="pruner must be an InfoBatch or None, got 5"):
         InfoBatchCallback(5)  # type: ignore[arg-type]
-    with pytest.raises(RuntimeError, match="before Trainer.fit"):
+    with pytest.raises(RuntimeError, match=r"before Trainer\.fit"):
         InfoBatchCallback().pruner  # noqa: B018
 
 

@@ -66,7 +66,13 @@ def train_and_save(folder: Path, port: int, world: int, batches: bool) -> dict[s
     checkpoints = ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)
     callback = InfoBatchCallback()
     trainer = make_trainer(
-        folder, world, callback, checkpoints, enable_checkpointing=True, use_distributed_sampler=not batches, accumulate_grad_batches=1
+        folder,
+        world,
+        callback,
+        checkpoints,
+        enable_checkpointing=True,
+        use_distributed_sampler=not batches,
+        accumulate_grad_batches=1,
     )
     gradients: list[float] = []
     model.on_before_optimizer_step = lambda optimizer: gradients.append(model.weight.grad.item())

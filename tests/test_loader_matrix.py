@@ -183,7 +183,9 @@ def test_collate_with_index_pickles_and_leaves_items_as_they_were() -> None:
 def test_a_loader_of_items_without_indices_says_what_to_pass() -> None:
     pruner = pruner_for(Items())
     items = next(iter(DataLoader(Items(), BATCH, sampler=pruner.sampler)))
-    with pytest.raises(TypeError, match=r"pass the sample indices that the batch came with, from DataLoader\(with_index\(dataset\)"):
+    with pytest.raises(
+        TypeError, match=r"pass the sample indices that the batch came with, from DataLoader\(with_index\(dataset\)"
+    ):
         pruner.update(items[:, 0], items[:, 0])
     with pytest.raises(ValueError, match="compute the loss with reduction='none'"):
         pruner.update(list(range(BATCH)), items[:, 0].mean())

@@ -62,6 +62,7 @@ class InfoBatchCallback(Callback):
         self._given = pruner
         self._pruner: InfoBatch | None = None
         self._epoch_ended = False  # in the checkpoint that training goes on from
+        self._scored = -1  # losses before an epoch's first batch
 
     @property
     def pruner(self) -> InfoBatch:
@@ -128,7 +129,9 @@ class InfoBatchCallback(Callback):
             progress, fetcher = trainer.fit_loop.epoch_loop.batch_progress, _part(trainer.fit_loop, "_data_fetcher")
             self._set_lengths(trainer, progress.current.ready - 1)
             fetcher.done = progress.is_last_batch = fetcher.fetched >= fetcher.length
-        if batch_idx == 1 and self.pruner._epochs.scored == 0:
+        if batch_idx == 0:
+            self._scored = self.pruner._epochs.scored
+        elif batch_idx == 1 and self.pruner._epochs.scored == self._scored:
             raise RuntimeError(
                 "the first training_step recorded no loss, so nothing would ever be pruned: let training_step return "
                 "pruner.update(index, losses), with one loss a sample (reduction='none')"
@@ -136,7 +139,7 @@ class InfoBatchCallback(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the statistics of the epoch. Waits for the device, once."""
-        if self.pruner.epoch != _epochs_done(trainer) - 1:  # the end of an epoch that a checkpoint was taken at
+        if self._epoch_ended:  # before the checkpoint that training goes on from; its statistics are there
             return
         stats = self.pruner.stats
         values = {
@@ -234,7 +237,8 @@ class InfoBatchCallback(Callback):
 
 def _epochs_done(trainer: Trainer) -> int:
     """The number that Lightning gives to samplers, and counts up just before an epoch's last hooks."""
-    return trainer.fit_loop.epoch_progress.current.processed
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    return int(progress.processed)
 
 
 def _part(loop: Any, name: str) -> Any:
