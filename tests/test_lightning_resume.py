@@ -162,3 +162,33 @@ def test_fitting_again_goes_on_with_the_scores(tmp_path: Path) -> None:
     assert list(model.visited) == [0, 1]
     for visited in model.visited.values():
         assert len(visited) == len(set(visited)) < SIZE, "all have scores, in the first epoch of the second run too"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loaders_that_were_set_up_before_the_state_was_known_go_on_right(tmp_path: Path, workers: int) -> None:
+    class Estimating(Model):
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            assert self.trainer.estimated_stepping_batches > 0
+            return super().configure_optimizers()
+
+    class Late(InfoBatchCallback):
+        """As with strategies that restore callbacks after the model was set up."""
+
+        def on_load_checkpoint(self, *args: Any) -> None:
+            self.kept_back = args
+
+        def on_train_start(self, *args: Any) -> None:
+            if hasattr(self, "kept_back"):
+                super().on_load_checkpoint(*self.kept_back)
+            super().on_train_start(*args)
+
+    pruner = pruner_of()
+    reference, saves = Estimating(pruner), Saves(tmp_path)
+    trainer_of(tmp_path, InfoBatchCallback(pruner), saves).fit(reference, loader_of(pruner))
+    for callback in (InfoBatchCallback, Late):
+        for path, (_, before) in list(saves.taken.items())[3::9]:
+            again = pruner_of()
+            model = Estimating(again)
+            trainer_of(tmp_path, callback(again)).fit(model, loader_of(again, num_workers=workers), ckpt_path=path)
+            every = {each: before.get(each, []) + model.visited.get(each, []) for each in reference.visited}
+            assert every == reference.visited, (callback, path)
