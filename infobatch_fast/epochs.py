@@ -88,23 +88,14 @@ class Epochs:
         """Whether ``plan`` is still in force."""
         return plan is self._plan
 
-    def start(self) -> int:
-        """Losses of the current epoch that were recorded before a checkpoint that this process goes on from."""
-        if self._plan is None:
-            return self.scored if self._saved_plan is not None else 0
-        return self._scored_before
-
     def begin(self, resume: Place | None) -> tuple[Plan, int]:
         """An iterator starts: its plan and first position, of the next epoch if this one was yielded to its end.
 
-        The place where a loader goes on counts in its own epoch alone. A restored plan leaves out what was visited; a place before
-        the end of that is of a loader that takes what it missed a second time and drops it (torchdata, with rare snapshots).
+        The place where a loader goes on counts in its own epoch alone, and not where a restored plan leaves out what was visited.
         """
         plan, start = self.plan(), 0
-        if resume is not None and resume.epoch == self.epoch:
-            start = min(resume.position - plan.visited, 0 if plan.restored else plan.length)
-            if start < 0:
-                return plan, start
+        if resume is not None and resume.epoch == self.epoch and not plan.restored:
+            start = min(resume.position, plan.length)
         at_end = 0 < start == plan.length and not self._was_selected
         if not (at_end or self._is_over(plan)):
             return plan, start

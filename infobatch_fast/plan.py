@@ -21,7 +21,6 @@ class Plan:
         length: Indices that this rank yields.
         available: Those of them that are this rank's own, in their order; positions behind it repeat the order's start.
         restored: The plan goes on after a restart, without the samples that were visited before.
-        visited: Those of this rank where they are the start of its order, at positions [-visited, 0); else 0.
         side_stream: Where the order is computed ahead of its use; None on the CPU.
     """
 
@@ -36,7 +35,6 @@ class Plan:
     tier_sizes: tuple[int, ...]
     tier_kept: tuple[int, ...]
     restored: bool
-    visited: int
     seconds: float
     recorder: ops.Recorder
     epoch_order: ops.EpochOrder
@@ -46,12 +44,8 @@ class Plan:
 
     def order(self, start: int, stop: int) -> torch.Tensor:
         """Sample ids at positions [start, stop) of this rank's epoch: int64 [stop - start], on the table's device."""
-        own, pieces = min(stop, self.available), []
-        if start < 0:
-            first, start = self.visited + start, 0
-            pieces.append(ops.order(self.epoch_order, None, first, self.visited + min(stop, 0), self.device))
-        if start < own:
-            pieces.append(ops.order(self.epoch_order, self.remaining, start, own, self.device))
+        own = min(stop, self.available)
+        pieces = [ops.order(self.epoch_order, self.remaining, start, own, self.device)] if start < own else []
         if own < stop:  # padding: from the start of the whole order
             first = max(start, own) - self.available
             pieces.append(ops.order(self.epoch_order, None, first, first + stop - max(start, own), self.device))
@@ -144,17 +138,12 @@ class Planner:
 
         shuffle = ops.shuffle_permutation if self.shuffle else _keep_order
         epoch_order = ops.EpochOrder(table.shard, shuffle(kept_here, self.seed, epoch, ranks.rank), self.directory.native)
-        available, remaining, visited = kept_of_rank, None, 0
+        available, remaining = kept_of_rank, None
         if restored:
             remaining = ops.BitDirectory(ops.mark_remaining(epoch_order, kept_here, table.marks), of_marks=False)
             if self.side_stream is not None:
                 remaining.used_on(self.side_stream)
             available = ranks.gather(remaining.build()).cpu()[:, 0]
-            visited = kept_here - int(available[ranks.rank])
-            if visited < kept_here:
-                first_left = ops.order(epoch_order, remaining, 0, 1, table.device)
-                if not torch.equal(first_left, ops.order(epoch_order, None, visited, visited + 1, table.device)):
-                    visited = 0
         return Plan(
             epoch=epoch,
             pruned=pruned,
@@ -167,7 +156,6 @@ class Planner:
             tier_sizes=tuple(totals[1 : 1 + tiers]),
             tier_kept=tuple(totals[5 : 5 + tiers]),
             restored=restored,
-            visited=visited,
             seconds=time.perf_counter() - start,
             recorder=ops.Recorder(table.shard, table.scores, table.marks, table.faults, cutoffs),
             epoch_order=epoch_order,

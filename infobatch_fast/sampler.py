@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.utils.data import DistributedSampler
 
@@ -18,6 +19,9 @@ from .epochs import Place
 if TYPE_CHECKING:
     from .plan import Plan
     from .pruner import InfoBatch
+
+
+RUN = 1 << 10  # ints that exist at a time: fewer than a cache holds, so each takes the memory that another has just left
 
 
 @dataclass
@@ -64,11 +68,11 @@ class _PlanSampler(DistributedSampler[Any]):
 
     def state_dict(self) -> dict[str, int]:
         """Epoch and position, the same few bytes on every rank. The scores are in ``InfoBatch.state_dict``."""
-        position = self._epochs.start()
+        position = 0
         if self._resume is not None and self._resume.epoch == self._pruner.epoch:
             position = self._resume.position
         elif self._progress is not None and self._epochs.is_current(self._progress.plan):
-            position = self._progress.plan.visited + self._progress.position(self._unit)
+            position = self._progress.position(self._unit)
         return {"epoch": self._pruner.epoch, "position": position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -88,7 +92,7 @@ class _PlanSampler(DistributedSampler[Any]):
 
     _unit = 1  # indices in an element that a chunk yields
 
-    def _chunks(self, size: int) -> Iterator[tuple[list[int], _Progress]]:
+    def _chunks(self, size: int) -> Iterator[tuple[np.ndarray[Any, Any], _Progress]]:
         """The epoch's indices in pieces of ``size``, and a note of where they stand. The plan is made at the first piece."""
         plan, start = self._epochs.begin(self._resume)
         self._resume = None
@@ -102,7 +106,7 @@ class _PlanSampler(DistributedSampler[Any]):
                 )
         if self._epochs.is_current(plan):  # at the end, also where a last batch was dropped
             self._progress = _Progress(plan, plan.length, plan.length, 0, iter(()))
-        yielded = plan.length - max(0, start)
+        yielded = plan.length - start
         self._epochs.end(plan, yielded - yielded % self._unit if self.drop_last else yielded)
 
 
@@ -123,8 +127,10 @@ class InfoBatchSampler(_PlanSampler):
 
     def _runs(self) -> Iterator[Iterator[int]]:
         for ids, progress in self._chunks(CHUNK):
-            progress.elements, progress.chunk = len(ids), iter(ids)
-            yield progress.chunk
+            for first in range(0, len(ids), RUN):
+                run = ids[first : first + RUN].tolist()
+                progress.elements, progress.chunk = first + len(run), iter(run)
+                yield progress.chunk
 
     def indices(self, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Positions [start, stop) of the epoch's order as a tensor, for loaders that take index arrays.
@@ -190,4 +196,5 @@ class InfoBatchBatchSampler(_PlanSampler):
             if self.drop_last and len(batches[-1]) < size:
                 batches.pop()
             progress.elements, progress.chunk = len(batches), iter(batches)
-            yield from progress.chunk
+            for batch in progress.chunk:
+                yield batch.tolist()

@@ -64,7 +64,7 @@ def run(pruner: InfoBatch, loader: Any, epochs: range) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("batches", [False, True], ids=["sampler", "batches"])
-@pytest.mark.parametrize("kind", LOADERS)
+@pytest.mark.parametrize("kind", [kind for kind in LOADERS if kind != "rare snapshots"])
 def test_a_run_goes_on_after_any_step_from_the_states_of_loader_and_pruner(kind: str, batches: bool) -> None:
     reference = pruner_for(Items())
     expected = run(reference, loader_of(reference, kind, batches), range(3))
@@ -90,7 +90,7 @@ def test_a_run_goes_on_after_any_step_from_the_states_of_loader_and_pruner(kind:
 
 
 @pytest.mark.parametrize("batches", [False, True], ids=["sampler", "batches"])
-@pytest.mark.parametrize("kind", LOADERS)
+@pytest.mark.parametrize("kind", [kind for kind in LOADERS if kind != "rare snapshots"])
 def test_a_second_cut_within_the_same_epoch(kind: str, batches: bool) -> None:
     reference = pruner_for(Items())
     expected = run(reference, loader_of(reference, kind, batches), range(1))[0]
@@ -148,25 +148,13 @@ def test_the_loaders_state_is_small_whatever_the_size_of_the_table(kind: str, ba
     assert abs(sizes[1] - sizes[0]) < 50
 
 
-def test_a_state_taken_between_a_restart_and_the_first_batch_repeats_nothing() -> None:
+@pytest.mark.parametrize("batches", [False, True], ids=["sampler", "batches"])
+def test_with_rare_snapshots_and_workers_the_pruners_state_alone_goes_on_right(batches: bool) -> None:
+    # The loader would go back to its last snapshot and drop what it takes for delivered, and the pruner has left that out already.
     pruner = pruner_for(Items())
     expected = pruner.sampler.indices().tolist()
-    visited = train_on(pruner, iter(loader_of(pruner, "two workers", True)), 4)
-    for looks in (False, True):
+    visited: list[int] = []
+    for steps in (4, 1, 3):
+        visited += train_on(pruner, iter(loader_of(pruner, "rare snapshots", batches)), steps)
         pruner = restored(pruner)
-        if looks:
-            len(pruner.sampler)
-        assert pruner.sampler.state_dict() == {"epoch": 0, "position": len(visited)}
-        again = restored(pruner)
-        again.sampler.load_state_dict(pruner.sampler.state_dict())
-        assert list(again.sampler) == expected[len(visited) :]
-
-
-def test_what_was_trained_on_in_another_order_is_not_taken_for_the_start_of_the_epoch() -> None:
-    pruner = pruner_for(Items())
-    order = pruner.sampler.indices().tolist()
-    trained = order[1::2]
-    pruner.update(trained, 100.0 + torch.tensor(trained))
-    again = restored(pruner)
-    again.sampler.load_state_dict({"epoch": 0, "position": 8})
-    assert list(again.sampler) == order[0::2]
+    assert visited + train_on(pruner, loader_of(pruner, "rare snapshots", batches)) == expected
