@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch.utils.data import DistributedSampler
 
@@ -19,9 +18,6 @@ from .epochs import Place
 if TYPE_CHECKING:
     from .plan import Plan
     from .pruner import InfoBatch
-
-
-RUN = 1 << 10  # ints that exist at a time: fewer than a cache holds, so each takes the memory that another has just left
 
 
 @dataclass
@@ -92,7 +88,7 @@ class _PlanSampler(DistributedSampler[Any]):
 
     _unit = 1  # indices in an element that a chunk yields
 
-    def _chunks(self, size: int) -> Iterator[tuple[np.ndarray[Any, Any], _Progress]]:
+    def _chunks(self, size: int) -> Iterator[tuple[list[int], _Progress]]:
         """The epoch's indices in pieces of ``size``, and a note of where they stand. The plan is made at the first piece."""
         plan, start = self._epochs.begin(self._resume)
         self._resume = None
@@ -127,10 +123,8 @@ class InfoBatchSampler(_PlanSampler):
 
     def _runs(self) -> Iterator[Iterator[int]]:
         for ids, progress in self._chunks(CHUNK):
-            for first in range(0, len(ids), RUN):
-                run = ids[first : first + RUN].tolist()
-                progress.elements, progress.chunk = first + len(run), iter(run)
-                yield progress.chunk
+            progress.elements, progress.chunk = len(ids), iter(ids)
+            yield progress.chunk
 
     def indices(self, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Positions [start, stop) of the epoch's order as a tensor, for loaders that take index arrays.
@@ -196,5 +190,4 @@ class InfoBatchBatchSampler(_PlanSampler):
             if self.drop_last and len(batches[-1]) < size:
                 batches.pop()
             progress.elements, progress.chunk = len(batches), iter(batches)
-            for batch in progress.chunk:
-                yield batch.tolist()
+            yield from progress.chunk
