@@ -5,7 +5,7 @@
 >>> loss = pruner.update(index, F.cross_entropy(model(x), y, reduction="none"))           # doctest: +SKIP
 """
 
-from .dataset import IndexedDataset, with_index
+from .dataset import IndexedDataset, collate_with_index, with_index
 from .ops import VERSION as __version__
 from .policy import MeanThreshold, NoPruning, Policy, QuantileTiers, RandomPruning
 from .pruner import InfoBatch
@@ -26,5 +26,6 @@ __all__ = [
     "QuantileTiers",
     "RandomPruning",
     "__version__",
+    "collate_with_index",
     "with_index",
 ]

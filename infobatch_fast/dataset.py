@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch.utils.data import Dataset, IterableDataset
 
 
-class IndexedDataset(Dataset[tuple[int, Any]]):
-    """Items of ``dataset`` as (index, item). Made by :func:`with_index`.
+class IndexedDataset(Dataset[Any]):
+    """Items of ``dataset`` with their indices. Made by :func:`with_index`.
 
     Attributes:
-        dataset: The wrapped data set.
+        dataset: The wrapped data set. What this class has not, it asks there: ``classes``, ``set_epoch``.
+        key: Where an item that is a mapping holds its index; None for pairs (index, item).
     """
 
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: Any, key: str | None = None) -> None:
+        self.dataset, self.key = dataset, key
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[int, Any]:
-        return index, self.dataset[index]
+    def __getitem__(self, index: int) -> Any:
+        return self._with_index(index, self.dataset[index])
 
-    def __getitems__(self, indices: Sequence[int]) -> list[tuple[int, Any]]:
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """A batch at once, by the wrapped data set's own ``__getitems__`` where it has one (Hugging Face, ``Subset``)."""
         fetch = getattr(self.dataset, "__getitems__", None)
         items = fetch(indices) if fetch else [self.dataset[index] for index in indices]
@@ -33,34 +35,102 @@ class IndexedDataset(Dataset[tuple[int, Any]]):
                 f"{type(self.dataset).__name__}.__getitems__ returned {len(items)} items for {len(indices)} indices, so they "
                 "cannot be matched: it must return one item an index, in order"
             )
-        return list(zip(indices, items, strict=True))
+        return [self._with_index(index, item) for index, item in zip(indices, items, strict=True)]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name in ("dataset", "key"):  # asked while unpickling, when there is no data set yet
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return getattr(self.dataset, name)
 
     def __repr__(self) -> str:
-        return f"with_index({self.dataset!r})"
+        key = "" if self.key is None else f", key={self.key!r}"
+        return f"with_index({self.dataset!r}{key})"
+
+    def _with_index(self, index: int, item: Any) -> Any:
+        if self.key is None:
+            return index, item
+        if not isinstance(item, Mapping):
+            raise TypeError(
+                f"with_index(..., key={self.key!r}) needs items that are mappings, and item {index} of "
+                f"{type(self.dataset).__name__} is a {type(item).__name__}: leave key out, and take batches apart as index, item"
+            )
+        if self.key in item:
+            raise ValueError(
+                f"with_index(..., key={self.key!r}): item {index} of {type(self.dataset).__name__} has that key already: pass "
+                "another key"
+            )
+        return {**item, self.key: index}
 
 
-def with_index(dataset: Any) -> IndexedDataset:
-    """Wraps a map-style data set so that each item comes as (index, item).
+def with_index(dataset: Any, key: str | None = None) -> IndexedDataset:
+    """Wraps a map-style data set so that each item comes as (index, item), or holds its index under a key.
 
     The default collate function makes of the indices an int64 tensor [B], which is what ``InfoBatch.update`` takes. The
     wrapper must be the outermost one: wrap a ``Subset``, not its data set.
 
     Args:
         dataset: Anything with ``__getitem__`` and ``__len__``.
+        key: For items that are mappings: the key under which a copy of each, a dict, holds its index. None makes pairs.
 
     Returns:
         A data set that pickles wherever ``dataset`` does, so it works in worker processes however they are started.
 
     Raises:
-        TypeError: ``dataset`` is iterable-style, or has no ``__getitem__`` or no ``__len__``.
+        TypeError: ``dataset`` is iterable-style, or has no ``__getitem__`` or no ``__len__``; ``key`` is no str; with ``key``, an
+            item is no mapping.
+        ValueError: With ``key``, an item has that key already.
 
     Example:
         >>> with_index(["a", "b"])[1]
         (1, 'b')
+        >>> with_index([{"x": "a"}, {"x": "b"}], key="index")[1]
+        {'x': 'b', 'index': 1}
     """
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise TypeError(
             f"dataset must be map-style, with __getitem__ and __len__, got {type(dataset).__name__}: a stream has no indices; "
             "give its samples ids of your own and filter them with InfoBatch.is_kept"
         )
-    return IndexedDataset(dataset)
+    if key is not None and not isinstance(key, str):
+        raise TypeError(f"key must be a str or None, got {key!r}")
+    return IndexedDataset(dataset, key)
+
+
+class IndexedCollate:
+    """A collate function that sees items without their indices. Made by :func:`collate_with_index`.
+
+    Attributes:
+        collate_fn: The function that collates the items.
+        key: That of ``with_index``.
+    """
+
+    def __init__(self, collate_fn: Callable[[list[Any]], Any], key: str | None = None) -> None:
+        self.collate_fn, self.key = collate_fn, key
+
+    def __call__(self, batch: list[Any]) -> Any:
+        """Collates what a data set made by ``with_index`` gave."""
+        if self.key is None:
+            index = torch.tensor([index for index, _ in batch], dtype=torch.int64)
+            return index, self.collate_fn([item for _, item in batch])
+        index = torch.tensor([item[self.key] for item in batch], dtype=torch.int64)
+        collated = self.collate_fn([{name: value for name, value in item.items() if name != self.key} for item in batch])
+        collated[self.key] = index
+        return collated
+
+
+def collate_with_index(collate_fn: Callable[[list[Any]], Any], key: str | None = None) -> IndexedCollate:
+    """Makes a collate function for items fit for ``with_index``: it gets the items as they were, and the index comes beside.
+
+    Args:
+        collate_fn: Takes a list of items of the data set that was wrapped. With ``key`` it must return a mapping.
+        key: The one that ``with_index`` got.
+
+    Returns:
+        A function that pickles wherever ``collate_fn`` does. It returns (index, batch), or with ``key`` the batch with the index
+        added; index is int64 [B].
+
+    Example:
+        >>> collate_with_index(list)([(3, "a"), (1, "b")])
+        (tensor([3, 1]), ['a', 'b'])
+    """
+    return IndexedCollate(collate_fn, key)

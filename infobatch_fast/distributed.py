@@ -43,6 +43,24 @@ class Ranks:
         dist.all_gather(stacked, sent, group=self.group)
         return torch.stack(stacked).to(tensor.device)
 
+    def collect(self, tensor: torch.Tensor, sizes: list[int]) -> torch.Tensor | None:
+        """Joins 1-D tensors of all ranks, of ``sizes`` elements, in a copy on the CPU of the first rank; None on the others."""
+        meeting = self._meeting_device(tensor.device) if self.num_replicas > 1 else tensor.device
+        if self.rank > 0:
+            dist.send(tensor.to(meeting), self._global_rank(0), group=self.group)
+            return None
+        parts = [tensor.to("cpu", copy=True)]
+        for rank in range(1, self.num_replicas):
+            received = torch.empty(sizes[rank], dtype=tensor.dtype, device=meeting)
+            dist.recv(received, self._global_rank(rank), group=self.group)
+            parts.append(received.cpu())
+        return torch.cat(parts)
+
+    def _global_rank(self, rank: int) -> int:
+        group = self.group or dist.group.WORLD
+        assert group is not None
+        return dist.get_global_rank(group, rank)
+
     def _meeting_device(self, device: torch.device) -> torch.device:
         """Where the group takes tensors: on the table's device if it can, or else on the one of its backend (NCCL: a GPU)."""
         backends = str(dist.get_backend_config(self.group))  # "cpu:gloo,cuda:nccl"

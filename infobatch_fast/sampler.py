@@ -61,6 +61,10 @@ class _PlanSampler(DistributedSampler[Any]):
     num_samples = property(lambda self: self._epochs.length())
     total_size = property(lambda self: self._epochs.length() * self._pruner.num_replicas)
 
+    def is_stale(self) -> bool:
+        """Whether the newest iteration began under a plan that is not in force any more."""
+        return self._progress is not None and not self._epochs.is_current(self._progress.plan)
+
     def set_epoch(self, epoch: int) -> None:
         """Passed on to ``InfoBatch.set_epoch``: trainers call it here."""
         self._pruner.set_epoch(epoch)
@@ -208,8 +212,8 @@ class InfoBatchBatchSampler(_PlanSampler):
         if not isinstance(sampler, InfoBatchSampler):
             raise TypeError(
                 f"sampler must be an InfoBatchSampler, got {type(sampler).__name__}: something tried to rebuild this batch "
-                "sampler around another sampler, which would undo the pruning. With Lightning pass "
-                "Trainer(use_distributed_sampler=False)"
+                "sampler around another sampler, which would undo the pruning. With Lightning pass DataLoader("
+                "sampler=pruner.sampler, batch_size=...), or Trainer(use_distributed_sampler=False)"
             )
         batch_size = sampler._pruner.lengths.check_batch_size(batch_size)
         super().__init__(sampler._pruner)
