@@ -11,6 +11,7 @@ from .policy import MeanThreshold, NoPruning, Policy, QuantileTiers, RandomPruni
 from .pruner import InfoBatch
 from .sampler import InfoBatchBatchSampler, InfoBatchSampler
 from .stats import EpochStats
+from .streams import KeptOnly
 
 __all__ = [
     "EpochStats",
@@ -18,6 +19,7 @@ __all__ = [
     "InfoBatch",
     "InfoBatchBatchSampler",
     "InfoBatchSampler",
+    "KeptOnly",
     "MeanThreshold",
     "NoPruning",
     "Policy",

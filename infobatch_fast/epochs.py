@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
+
 from . import ops
 from .checks import check_int
 from .plan import Plan, Planner
@@ -39,11 +41,13 @@ class Epochs:
         epoch: The current epoch.
         scored: Losses recorded since its plan was made.
         planned_samples, planned_kept: Sums over the plans made so far.
+        moves: int64 [1], how often the current plan was given up; a stream's workers read it in shared memory.
     """
 
     def __init__(self, planner: Planner, schedule: Schedule) -> None:
         self._planner, self._schedule = planner, schedule
         self.epoch = self.scored = self.planned_samples = self.planned_kept = 0
+        self.moves = torch.zeros(1, dtype=torch.int64)
         self._plan: Plan | None = None
         self._saved_plan: SavedPlan | None = None  # read from a checkpoint, and not yet taken up
         self._was_loaded = False
@@ -135,6 +139,7 @@ class Epochs:
 
     def _move_to(self, epoch: int) -> None:
         self.epoch = epoch
+        self.moves += 1
         self._plan = self._saved_plan = None
         self._exhausted = self._was_selected = False
         self._yielded = 0
