@@ -114,7 +114,7 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
             self.dataset.set_epoch(plan.epoch)
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
-        if not self._words.is_shared():
+        if not self._words.is_shared():  # type: ignore[no-untyped-call]
             raise RuntimeError(
                 "this KeptOnly is a copy that does not share its pruner's plan: pass the one that was constructed, to "
                 "DataLoader workers or torch.multiprocessing, and do not pickle or copy it"
