@@ -53,10 +53,9 @@ class Positioned(Pairs):
 
     def __iter__(self) -> Iterator[Any]:
         self.began_at = self.position
-        for sample in super().__iter__():
-            if self.position < SIZE - sample:
-                self.position += 1
-                yield sample
+        for pair in list(super().__iter__())[self.position :]:
+            self.position += 1
+            yield pair
         self.position = 0
 
     def state_dict(self) -> dict[str, int]:

@@ -46,7 +46,9 @@ def test_an_epoch_brings_what_the_plan_keeps_and_every_loss_finds_its_sample(dev
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
-    ("dataset", "key"), [(Dicts(), "id"), (Dicts(), id_in_name), (Places(), 1), (Places(), -1)], ids=["name", "function", "place", "end"]
+    ("dataset", "key"),
+    [(Dicts(), "id"), (Dicts(), id_in_name), (Places(), 1), (Places(), -1)],
+    ids=["name", "function", "place", "end"],
 )
 def test_the_id_is_where_key_says(dataset: Any, key: Any, workers: int) -> None:
     pruner, kept = stream_of(dataset, key)
