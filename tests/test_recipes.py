@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import tarfile
@@ -98,6 +99,7 @@ def decode(pair: tuple[int, dict[str, Any]]) -> tuple[int, torch.Tensor]:
     return pair[0], torch.tensor(json.loads(pair[1]["json"])["value"])
 
 
+@pytest.mark.filterwarnings(r"ignore:unclosed file .*\.tar:ResourceWarning")  # webdataset leaves them to the collector
 @pytest.mark.parametrize("workers", [0, 2])
 def test_webdataset_is_filtered_before_it_is_decoded(tmp_path: Path, workers: int) -> None:
     wds = pytest.importorskip("webdataset")
@@ -111,6 +113,7 @@ def test_webdataset_is_filtered_before_it_is_decoded(tmp_path: Path, workers: in
         kept.set_epoch(epoch)
         visited.append(train(pruner, loader, epoch))
     assert_pruned(visited)
+    gc.collect()
 
 
 def test_timm_transforms_are_taken_into_a_loader_with_the_sampler() -> None:
