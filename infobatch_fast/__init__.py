@@ -12,6 +12,7 @@ from .pruner import InfoBatch
 from .sampler import InfoBatchBatchSampler, InfoBatchSampler
 from .schedules import EpochProgressLR
 from .stats import EpochStats
+from .streams import KeptOnly
 
 __all__ = [
     "EpochProgressLR",
@@ -20,6 +21,7 @@ __all__ = [
     "InfoBatch",
     "InfoBatchBatchSampler",
     "InfoBatchSampler",
+    "KeptOnly",
     "MeanThreshold",
     "NoPruning",
     "Policy",

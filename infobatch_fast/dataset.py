@@ -89,7 +89,7 @@ def with_index(dataset: Any, key: str | None = None) -> IndexedDataset:
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise TypeError(
             f"dataset must be map-style, with __getitem__ and __len__, got {type(dataset).__name__}: a stream has no indices; "
-            "give its samples ids of your own and filter them with InfoBatch.is_kept"
+            "give its samples ids of your own and wrap it in KeptOnly(dataset, pruner)"
         )
     if key is not None and not isinstance(key, str):
         raise TypeError(f"key must be a str or None, got {key!r}")

@@ -45,6 +45,7 @@ class Epochs:
         late: What is known of those losses.
         planned_samples, planned_kept: Sums over the plans made so far.
         saved_fraction: What the latest pruned plan saved; None before there is one that knew scores.
+        moves: int64 [1], how often the current plan was given up; a stream's workers read it in shared memory.
     """
 
     def __init__(self, planner: Planner, schedule: Schedule) -> None:
@@ -52,6 +53,7 @@ class Epochs:
         self.epoch = self.scored = self.planned_samples = self.planned_kept = 0
         self.saved_fraction: float | None = None
         self.late: LateLosses | None = None
+        self.moves = torch.zeros(1, dtype=torch.int64)
         self._plan: Plan | None = None
         self._saved_plan: SavedPlan | None = None  # read from a checkpoint, and not yet taken up
         self._was_loaded = False
@@ -198,6 +200,7 @@ class Epochs:
 
     def _move_to(self, epoch: int) -> None:
         self.epoch = epoch
+        self.moves += 1
         self._plan = self._saved_plan = None
         self._exhausted = self._was_selected = False
         self._yielded = 0

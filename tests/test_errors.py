@@ -61,7 +61,7 @@ def test_an_empty_data_source_is_refused() -> None:
     ("value", "name"), [(True, "bool"), (10.0, "float"), (None, "NoneType"), (Stream(), "Stream"), (Lengthless(), "Lengthless")]
 )
 def test_a_data_source_without_length_is_refused(value: Any, name: str) -> None:
-    with raises(TypeError, "data_source must be a data set with a length, or the number of its samples, got", name, "is_kept"):
+    with raises(TypeError, "data_source must be a data set with a length, or the number of its samples, got", name, "KeptOnly"):
         InfoBatch(value, 10)
 
 
@@ -198,7 +198,7 @@ def test_a_pruner_is_not_pickled_into_workers() -> None:
     ("dataset", "name"), [(Stream(), "Stream"), (Lengthless(), "Lengthless"), (5, "int"), (iter([1]), "list_iterator")]
 )
 def test_with_index_of_a_stream(dataset: Any, name: str) -> None:
-    with raises(TypeError, "dataset must be map-style", f"got {name}", "is_kept"):
+    with raises(TypeError, "dataset must be map-style", f"got {name}", "KeptOnly"):
         with_index(dataset)
 
 

@@ -1,0 +1,229 @@
+"""Streams: of an iterable data set only those samples come that the current plan keeps, in worker processes too."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from .pruner import InfoBatch
+
+CHUNK = 1 << 20  # samples looked up in one go
+WORKERS = 4096  # more than a machine starts
+KEPT, VISITED = 1, 2  # bits of a mark, as in csrc/core/marks.h
+
+Key = str | int | Callable[[Any], int]
+
+
+class KeptOnly(IterableDataset[tuple[int, Any]]):
+    """The samples of a stream that the current plan keeps, as (id, sample): what ``InfoBatch.update`` needs comes with the batch.
+
+    Call ``set_epoch`` before each iteration, in the main process and in place of ``InfoBatch.set_epoch``: it makes the plan and
+    writes one bit a sample into shared memory, where the workers read it. A pruned sample is read, and then neither decoded nor
+    collated if those stages come after the filter. In an epoch that goes on after ``InfoBatch.load_state_dict``, samples that were
+    trained on before do not come again, so the stream itself may begin anew.
+
+    The stream shuffles, and deals its samples to workers and ranks, as it did; see docs/streams.md for several ranks. It has no
+    length: ``InfoBatch.stats.kept`` says how many samples come.
+
+    Args:
+        dataset: An iterable-style data set whose samples carry ids, 0 ... N - 1 for the N of the pruner. Each worker must iterate
+            over other samples.
+        pruner: Decides. With several ranks it must be constructed with ``shard="contiguous"``, and each rank's stream must bring
+            the samples of ``ids`` and no others.
+        key: Where a sample's id is: a field of the sample, by name or position, or a function of the sample. Without it the
+            samples are (id, sample) pairs already.
+
+    Attributes:
+        dataset: The wrapped data set.
+        ids: The range of ids that this rank's stream must bring; all N on one rank.
+
+    Raises:
+        TypeError: ``dataset`` is map-style, or an iterator, which can be read only once; or ``pruner`` is none.
+        ValueError: Several ranks, and the samples of a rank are no range.
+
+    Example:
+        >>> from torch.utils.data import IterableDataset
+        >>> class Letters(IterableDataset):
+        ...     def __iter__(self):
+        ...         return iter([{"id": 0, "x": "a"}, {"id": 1, "x": "b"}])
+        >>> kept = KeptOnly(Letters(), InfoBatch(2, num_epochs=3), key="id")
+        >>> kept.set_epoch(0)
+        >>> list(kept)
+        [(0, {'id': 0, 'x': 'a'}), (1, {'id': 1, 'x': 'b'})]
+    """
+
+    def __init__(self, dataset: Any, pruner: InfoBatch, key: Key | None = None) -> None:
+        if not isinstance(pruner, InfoBatch):
+            raise TypeError(f"pruner must be an InfoBatch, got {type(pruner).__name__}")
+        _check_stream(dataset)
+        if key is not None and not callable(key) and (isinstance(key, bool) or not isinstance(key, (str, int))):
+            raise TypeError(f"key must be the name or position of the id in a sample, or a function of the sample, got {key!r}")
+        if pruner.num_replicas > 1 and pruner.shard != "contiguous":
+            raise ValueError(
+                f"pruner has {pruner.num_replicas} ranks and shard={pruner.shard!r}, so a rank's samples lie all over the stream. "
+                "Construct InfoBatch(..., shard='contiguous') and let each rank read the samples of KeptOnly.ids, or give each "
+                "rank a pruner of its own, InfoBatch(..., num_replicas=1, rank=0)"
+            )
+        self.dataset, self._key = dataset, key
+        self._pruner: InfoBatch | None = pruner
+        self._num_samples, table = pruner.num_samples, pruner._table
+        one_rank = pruner.num_replicas == 1
+        self.ids = range(self._num_samples) if one_rank else range(table.first_slot, table.first_slot + table.num_slots)
+        # Shared by all processes. A worker never sees the pruner, whose tables may be on a GPU.
+        self._moves = _shared(pruner._epochs.moves)
+        self._bits = _shared(torch.zeros(-(-len(self.ids) // 8), dtype=torch.uint8))
+        # Number of the last set_epoch call, 0 while there is none or it is writing; `moves` at that call; the epoch; and for each
+        # worker the number of the call whose epoch it has iterated to the end.
+        self._words = _shared(torch.zeros(3 + WORKERS, dtype=torch.int64))
+        self._calls = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Selects an epoch, makes its plan and shows it to the workers; to be called before each iteration.
+
+        One look-up a sample. On several ranks the plan makes it a collective call. The wrapped data set's own ``set_epoch`` is
+        called as well, if it has one. An epoch may be selected again, to iterate over it again.
+
+        Args:
+            epoch: As for ``InfoBatch.set_epoch``, which ignores epochs before the restored one after a restart.
+
+        Raises:
+            RuntimeError: Called in a worker process, or on a copy.
+            ValueError: The data set of the pruner has grown.
+        """
+        pruner = self._pruner
+        if pruner is None or get_worker_info() is not None:
+            raise RuntimeError("set_epoch must be called in the main process, on the KeptOnly that was constructed there")
+        if pruner.num_samples != self._num_samples:
+            raise ValueError(
+                f"pruner has grown from {self._num_samples} to {pruner.num_samples} samples: construct a new KeptOnly and a new "
+                "loader"
+            )
+        pruner.set_epoch(epoch)
+        plan, moves = pruner._epochs.plan(), int(self._moves)
+        self._words[0] = 0
+        if int(self._words[1]) != moves or self._calls == 0:
+            self._write(pruner, looked_at=KEPT | VISITED if plan.restored else KEPT)
+            self._words[1], self._words[2] = moves, plan.epoch
+        self._calls += 1
+        self._words[0] = self._calls
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(plan.epoch)
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        if not self._words.is_shared():  # type: ignore[no-untyped-call]
+            raise RuntimeError(
+                "this KeptOnly is a copy that does not share its pruner's plan: pass the one that was constructed, to "
+                "DataLoader workers or torch.multiprocessing, and do not pickle or copy it"
+            )
+        words, moves, bits = (tensor.numpy().data for tensor in (self._words, self._moves, self._bits))
+        info = get_worker_info()
+        call, done = words[0], 3 + (0 if info is None else info.id)
+        if call == 0:
+            raise RuntimeError("no epoch is selected: call set_epoch(epoch) of this KeptOnly before each iteration")
+        if words[done] == call:
+            raise RuntimeError(
+                f"epoch {words[2]} was iterated to its end: call set_epoch(epoch) of this KeptOnly before the next iteration"
+            )
+        first, end = self.ids.start, self.ids.stop
+        for sample in self.dataset:
+            index, item = self._split(sample)
+            if not first <= index < end:
+                raise IndexError(self._foreign(index))
+            slot = index - first
+            kept = bits[slot >> 3] >> (slot & 7) & 1
+            if words[0] != call or moves[0] != words[1]:
+                raise RuntimeError(
+                    "this iteration's epoch is over, as the pruner has moved on: call set_epoch(epoch) of this KeptOnly, in place "
+                    "of InfoBatch.set_epoch and after load_state_dict, and start a new iteration"
+                )
+            if kept:
+                yield index, item
+        words[done] = call
+
+    def state_dict(self) -> dict[str, Any]:
+        """The wrapped data set's state if it has one, for loaders that save streams. What was visited is in the pruner's state."""
+        return {"dataset": self.dataset.state_dict() if hasattr(self.dataset, "state_dict") else None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where the wrapped data set was; one without a state begins anew, and visited samples are left out."""
+        if state["dataset"] is not None:
+            self.dataset.load_state_dict(state["dataset"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_pruner": None}
+
+    def __repr__(self) -> str:
+        return f"KeptOnly({self.dataset!r}, {self._num_samples} samples)"
+
+    def _write(self, pruner: InfoBatch, looked_at: int) -> None:
+        """One bit a sample, by id: of those bits of its mark that are looked at, the kept one is set and no other."""
+        powers = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=pruner.device)
+        for start in range(self.ids.start, self.ids.stop, CHUNK):
+            index = torch.arange(start, min(start + CHUNK, self.ids.stop), device=pruner.device)
+            _, marks = pruner._look_up(index)
+            kept = torch.zeros(-(-len(index) // 8) * 8, dtype=torch.uint8, device=pruner.device)
+            kept[: len(index)] = (marks & looked_at) == KEPT
+            place = (start - self.ids.start) // 8
+            self._bits[place : place + len(kept) // 8] = (kept.view(-1, 8) * powers).sum(1, dtype=torch.uint8).cpu()
+
+    def _split(self, sample: Any) -> tuple[int, Any]:
+        """A sample's id and what comes with it."""
+        key = self._key
+        if key is None:
+            if not isinstance(sample, (tuple, list)) or len(sample) != 2:
+                raise TypeError(
+                    f"samples must be (id, sample) pairs, got {type(sample).__name__}: pass key=, the name or position of the id "
+                    "in a sample, or a function of the sample"
+                )
+            value, item = sample
+        elif callable(key):
+            value, item = key(sample), sample
+        else:
+            try:
+                value, item = sample[key], sample
+            except (KeyError, IndexError, TypeError):
+                fields = list(sample) if isinstance(sample, dict) else type(sample).__name__
+                raise KeyError(f"key={key!r} is not in this sample, {fields}: pass where the id of a sample is") from None
+        try:
+            if isinstance(value, bool):
+                raise TypeError
+            return operator.index(value), item
+        except TypeError:
+            raise TypeError(
+                f"the id of a sample must be an int, got {value!r} of type {type(value).__name__}: pass a function as key= that "
+                "makes an int of it"
+            ) from None
+
+    def _foreign(self, index: int) -> str:
+        if 0 <= index < self._num_samples:
+            return (
+                f"sample {index} belongs to another rank: this one's stream must bring the samples {self.ids.start} ... "
+                f"{self.ids.stop - 1} (KeptOnly.ids) and no others. Split the stream in this order, or give each rank a pruner of "
+                "its own, InfoBatch(..., num_replicas=1, rank=0)"
+            )
+        return (
+            f"sample {index} is out of range for {self._num_samples} samples: ids must count from 0 to {self._num_samples - 1}; "
+            "pass the size of the whole stream to InfoBatch, and the place of the id as key="
+        )
+
+
+def _shared(tensor: torch.Tensor) -> torch.Tensor:
+    """The same tensor, moved into shared memory."""
+    return tensor.share_memory_()  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _check_stream(dataset: Any) -> None:
+    if isinstance(dataset, Iterator):
+        raise TypeError(
+            f"dataset must be an object whose __iter__ begins anew in each epoch, got a {type(dataset).__name__}, which can be "
+            "read only once: wrap the function that makes it in an IterableDataset"
+        )
+    if not hasattr(dataset, "__iter__") or (not isinstance(dataset, IterableDataset) and hasattr(dataset, "__getitem__")):
+        raise TypeError(
+            f"dataset must be iterable-style, got {type(dataset).__name__}: a map-style one goes into "
+            "DataLoader(with_index(dataset), sampler=pruner.sampler)"
+        )
