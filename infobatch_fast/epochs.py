@@ -84,6 +84,11 @@ class Epochs:
         self._plan, self._saved_plan = plan, None
         return plan
 
+    @property
+    def plan_in_force(self) -> Plan | None:
+        """The plan of the current epoch, if it was made already; it is not made here."""
+        return self._plan
+
     def is_current(self, plan: Plan) -> bool:
         """Whether ``plan`` is still in force."""
         return plan is self._plan
