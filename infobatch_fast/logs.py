@@ -52,13 +52,13 @@ class JsonLines:
             TypeError: JSON has no form for a value in ``extra``.
             IndexError: As ``pruner.stats``; nothing is written then.
         """
-        now = perf_counter()
+        seconds = perf_counter() - self._since
         stats, (counts, edges) = pruner.stats, pruner.histogram()
         line = {
             "kind": "epoch",
             **dataclasses.asdict(stats),
             "resumed": pruner._epochs.plan().restored,
-            "seconds": now - self._since,
+            "seconds": seconds,
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "histogram": {"counts": counts.tolist(), "edges": edges.tolist()},
         }
@@ -73,7 +73,7 @@ class JsonLines:
                 if file.tell() and not _ends_line(self.path):  # killed while it wrote
                     text = "\n" + text
                 file.write(text.encode())
-        self._started, self._since = True, now
+        self._started, self._since = True, perf_counter()
 
 
 @dataclasses.dataclass(frozen=True)
