@@ -28,11 +28,9 @@ def main(command: Sequence[str] | None = None) -> int:
     if arguments.command == "info":
         print(machine.info())
         return 0
-    if arguments.command == "bench":
-        return bench.run(arguments, command)
     try:
-        return report.run(arguments)
-    except (OSError, ValueError, ImportError) as error:
+        return bench.run(arguments, command) if arguments.command == "bench" else report.run(arguments)
+    except (OSError, ImportError, report.NoRun) as error:
         parser.error(str(error))
 
 

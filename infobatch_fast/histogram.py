@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 
@@ -29,7 +30,7 @@ def count_scores(scores: torch.Tensor, bins: int, ranks: Ranks) -> tuple[torch.T
     edges = _edges(*_range(scores, ranks), bins)
     inner, beyond = edges[1:-1].to(scores.device), torch.tensor(bins, device=scores.device)
     counts = torch.zeros(bins + 1, dtype=torch.int64, device=scores.device)  # the last one: unseen
-    for piece in scores.split(PIECE):
+    for piece in _pieces(scores):
         bin_of = torch.where(piece.isnan(), beyond, torch.bucketize(piece.double(), inner, right=True))
         counts.scatter_add_(0, bin_of, torch.ones_like(bin_of))
     return ranks.sum(counts[:bins].clone()).cpu(), edges
@@ -37,12 +38,12 @@ def count_scores(scores: torch.Tensor, bins: int, ranks: Ranks) -> tuple[torch.T
 
 def _range(scores: torch.Tensor, ranks: Ranks) -> tuple[float, float, float]:
     """Smallest score, largest score and smallest magnitude other than 0, of all ranks; infinite where there is none."""
-    # Of each piece the minima of score, -score and magnitude. A full device tensor of them: the host waits once.
-    minima = torch.full((3,), math.inf, dtype=torch.float64, device=scores.device)
-    for piece in scores.split(PIECE):
-        values = piece.double()
-        of_piece = torch.stack((values, -values, values.abs().masked_fill(values == 0, math.inf)))
-        minima = torch.minimum(minima, of_piece.masked_fill(of_piece.isnan(), math.inf).amin(1))
+    minima = torch.full((3,), math.inf, device=scores.device)  # of score, -score and magnitude; the host waits once, at the end
+    for piece in _pieces(scores):
+        seen = piece.masked_fill(piece.isnan(), math.inf)
+        highest = piece.masked_fill(piece.isnan(), -math.inf).amax()
+        smallest = seen.abs().masked_fill_(piece == 0, math.inf).amin()
+        minima = torch.minimum(minima, torch.stack((seen.amin(), -highest, smallest)))
     lowest, negated, smallest = ranks.gather(minima).amin(0).tolist()
     return lowest, -negated, smallest
 
@@ -63,3 +64,7 @@ def _edges(lowest: float, highest: float, smallest: float, bins: int) -> torch.T
     edges = places.sign() * smallest * torch.where(size < 1, size, torch.exp2(size - 1))
     edges[0], edges[-1] = lowest, highest
     return edges
+
+
+def _pieces(scores: torch.Tensor) -> Iterator[torch.Tensor]:
+    return (scores[first : first + PIECE] for first in range(0, scores.numel(), PIECE))

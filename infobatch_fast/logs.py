@@ -76,6 +76,10 @@ class JsonLines:
         self._started, self._since = True, perf_counter()
 
 
+class NoRun(ValueError):
+    """A file holds something else than a run's JSON lines."""
+
+
 @dataclasses.dataclass(frozen=True)
 class RunLog:
     """What a file of JSON lines says.
@@ -94,7 +98,7 @@ def read_run(path: str | PathLike[str]) -> RunLog:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is no such file, or has no epoch.
+        NoRun: A ValueError: it is no such file, or has no epoch.
     """
     starts: list[dict[str, Any]] = []
     epochs: list[dict[str, Any]] = []
@@ -108,7 +112,7 @@ def read_run(path: str | PathLike[str]) -> RunLog:
             continue
         # A process that was killed in mid-line wrote nothing after it; the next one begins with a line of its own.
         if line is None or (broken is not None and line.get("kind") != "start"):
-            raise ValueError(f"{path}, line {broken or number}: not a line that infobatch_fast.logs.JsonLines writes")
+            raise NoRun(f"{path}, line {broken or number}: not a line that infobatch_fast.logs.JsonLines writes")
         broken = None
         if line["kind"] == "start":
             starts.append(line)
@@ -117,7 +121,7 @@ def read_run(path: str | PathLike[str]) -> RunLog:
             epochs.pop()
         epochs.append(line)
     if not epochs:
-        raise ValueError(f"{path}: it has no line of an epoch; write it with infobatch_fast.logs.JsonLines(path).write(pruner)")
+        raise NoRun(f"{path}: it has no line of an epoch; write it with infobatch_fast.logs.JsonLines(path).write(pruner)")
     return RunLog(starts, epochs)
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from items import Items
 from torch import nn
-from torch.utils.data import Dataset, Subset
 from torch.utils.data import DataLoader as TorchDataLoader
+from torch.utils.data import Dataset, Subset
 
 from infobatch_fast.compat import DataLoader, InfoBatch
 

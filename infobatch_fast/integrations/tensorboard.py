@@ -48,7 +48,7 @@ class TensorBoardWriter:
         if pruner.rank != 0:
             return
         if not isinstance(self._writer, SummaryWriter):
-            self._writer = SummaryWriter(str(self._writer))  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(str(self._writer))
         writer, step = self._writer, stats.epoch if step is None else step
         scalars: dict[str, float] = {
             "kept": stats.kept,
@@ -62,7 +62,7 @@ class TensorBoardWriter:
             **extra,
         }
         for name, value in scalars.items():
-            writer.add_scalar(f"infobatch/{name}", value, step)  # type: ignore[no-untyped-call]
+            writer.add_scalar(f"infobatch/{name}", value, step)
         seen = int(counts.sum())
         if seen:
             middle = (edges[1:] + edges[:-1]) / 2  # TensorBoard does not show the sums: bins are exact enough for them
@@ -77,12 +77,12 @@ class TensorBoardWriter:
                 bucket_counts=counts.tolist(),
                 global_step=step,
             )
-        writer.flush()  # type: ignore[no-untyped-call]
+        writer.flush()
 
     def close(self) -> None:
         """Closes what this object opened. A ``SummaryWriter`` of yours stays open."""
         if self._is_ours and isinstance(self._writer, SummaryWriter):
-            self._writer.close()  # type: ignore[no-untyped-call]
+            self._writer.close()
 
     def __enter__(self) -> TensorBoardWriter:
         return self

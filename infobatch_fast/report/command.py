@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..logs import read_run
+from ..logs import NoRun, read_run
 from . import page
 from .savings import summarise
 
@@ -18,7 +18,9 @@ def add(commands: Commands) -> None:
     """Adds the command to the command line."""
     parser = commands.add_parser("report", help="draw what a run kept and saved, from its JSON lines")
     parser.add_argument("run", type=Path, metavar="RUN.jsonl", help="what infobatch_fast.logs.JsonLines has written")
-    parser.add_argument("-o", "--out", type=_picture, default=Path("report.png"), metavar="FILE", help="a .png or .html file to write")
+    parser.add_argument(
+        "-o", "--out", type=_picture, default=Path("report.png"), metavar="FILE", help="a .png or .html file to write"
+    )
 
 
 def _picture(text: str) -> Path:
@@ -32,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Writes the report, and prints its sentences.
 
     Raises:
-        OSError, ValueError: The file cannot be read, or holds no run.
+        OSError, NoRun: The file cannot be read, or holds no run.
         ImportError: There is no matplotlib.
     """
     log = read_run(arguments.run)
@@ -48,3 +50,6 @@ def run(arguments: argparse.Namespace) -> int:
         out.write_text(page.make(log, image), encoding="utf-8")
     print("\n".join([*summarise(log.epochs), str(out)]))
     return 0
+
+
+__all__ = ["NoRun", "add", "run"]
