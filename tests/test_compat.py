@@ -61,7 +61,7 @@ def test_the_published_script_runs_and_every_score_is_its_samples_own_loss(kind:
                 optimizer, 0.01, steps_per_epoch=steps, epochs=num_epoch, last_epoch=epoch * steps - 1
             )
         seen: list[int] = []
-        for batch_idx, blobs in enumerate(trainloader):
+        for batch_idx, blobs in enumerate(trainloader):  # noqa: B007 - as published
             inputs, targets = blobs
             optimizer.zero_grad()
             outputs = net(inputs)
@@ -121,7 +121,7 @@ def test_losses_of_a_loader_that_fetches_ahead_are_refused() -> None:
     batches = iter(loader)
     first, _ = next(batches)
     next(batches)
-    with pytest.raises(RuntimeError, match="2 batches wait.*with_index"):
+    with pytest.raises(RuntimeError, match=r"2 batches wait.*with_index"):
         trainset.update(first[:, 0, 0, 0])
     assert trainset.scores.isnan().all()
 

@@ -1,12 +1,15 @@
 """The histogram of the scores: every seen score of all ranks in its bin, wherever scores lie, and nothing else happens."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from ranks import needs_gloo, run_ranks
 from runs import record
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from infobatch_fast import InfoBatch, histogram
 
@@ -66,12 +69,23 @@ def test_no_plan_is_made_and_nothing_changes(made: list[int]) -> None:
     assert torch.equal(before, pruner.scores())
 
 
-def test_memory_stays_small() -> None:
-    scores = torch.rand(1 << 23)
-    with torch.profiler.profile(profile_memory=True) as profile:
-        histogram.count_scores(scores, 64, InfoBatch(1, 1)._ranks)
-    held = torch.tensor([event.cpu_memory_usage for event in profile.events() if event.name == "[memory]"]).cumsum(0)
-    assert 0 < int(held.max()) < 1.5 * scores.nbytes, "pieces, and not the table several times in float64 and int64"
+class Largest(TorchDispatchMode):
+    """Notes the size of the largest tensor that any operation returns."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        self.elements = max([self.elements, *(leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor))])
+        return result
+
+
+def test_memory_does_not_grow_with_the_table() -> None:
+    pruner = InfoBatch(3 * histogram.PIECE + 5, 1)
+    with Largest() as largest:
+        counts, _ = pruner.histogram()
+    assert largest.elements == histogram.PIECE
+    assert counts.sum() == 0
 
 
 @pytest.mark.parametrize("bins", [0, -1, 2.5, True])

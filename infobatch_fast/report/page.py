@@ -40,9 +40,10 @@ def _cells(epoch: dict[str, Any]) -> tuple[str, ...]:
 
 def _start(start: dict[str, Any]) -> str:
     machine, versions, arguments = (start.get(name, {}) for name in ("machine", "versions", "arguments"))
+    gpus = ", ".join(gpu["name"] for gpu in machine.get("gpus", ())) or "no GPU"
     made_by = (
-        f"{start.get('started')}: {start.get('command')}, commit {start.get('commit') or 'unknown'}, on {machine.get('cores')} cores "
-        f"of {machine.get('cpu')}, {', '.join(gpu['name'] for gpu in machine.get('gpus', ())) or 'no GPU'}"
+        f"{start.get('started')}: {start.get('command')}, commit {start.get('commit') or 'unknown'}, on "
+        f"{machine.get('cores')} cores of {machine.get('cpu')}, {gpus}"
     )
     shown = [*versions.items(), *arguments.items()]
     return f"{made_by}; {', '.join(f'{name}={value}' for name, value in shown)}"
