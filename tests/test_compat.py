@@ -226,7 +226,12 @@ def test_attributes_of_the_data_set_are_passed_on_and_private_ones_are_not() -> 
     assert trainset.classes == ("a", "b", "c")
     assert (len(trainset), trainset[4][1], trainset.keep_ratio, trainset.delta) == (SIZE, 1, 0.5, 0.875)
     assert not hasattr(trainset, "__getitems__")
-    for name, remedy in (("prune", "sampler"), ("total_save", "get_pruned_count"), ("__setscore__", "update")):
+    for name, remedy in (
+        ("prune", "sampler"),
+        ("total_save", "get_pruned_count"),
+        ("weights", "get_weights"),
+        ("__setscore__", "update"),
+    ):
         with pytest.raises(AttributeError, match=remedy):
             getattr(trainset, name)
     assert "90 samples" in repr(trainset)
