@@ -54,7 +54,8 @@ target_sources(_core PRIVATE
 set_target_properties(_core PROPERTIES CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}" CUDA_RUNTIME_LIBRARY Static
   CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF)
 list(JOIN CMAKE_CUDA_ARCHITECTURES " " architectures)
-target_compile_definitions(_core PRIVATE INFOBATCH_WITH_CUDA INFOBATCH_CUDA_ARCHITECTURES="${architectures}")
+target_compile_definitions(_core PRIVATE INFOBATCH_WITH_CUDA INFOBATCH_CUDA_ARCHITECTURES="${architectures}"
+  INFOBATCH_CUDA_TOOLKIT="${CMAKE_CUDA_COMPILER_VERSION}")
 # No contraction and no fast-math in anything that decides, as on the CPU.
 target_compile_options(_core PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo --fmad=false -Xcompiler=-Wall,-Wextra>
   $<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${INFOBATCH_PTXAS_VERBOSE}>>:-Xptxas=-v>)

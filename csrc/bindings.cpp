@@ -26,6 +26,15 @@ T* at(Address address) {
   return reinterpret_cast<T*>(address);
 }
 
+// Which compilers made this, for bug reports.
+#if defined(__clang__)
+constexpr const char* kCompiler = "clang " __clang_version__;
+#elif defined(__GNUC__)
+constexpr const char* kCompiler = "GCC " __VERSION__;
+#else
+constexpr const char* kCompiler = "unknown";
+#endif
+
 // The one place where a backend is chosen, the interpreter lock dropped, and a status becomes an exception.
 template <class Args>
 void run(const char* name, Status (*on_cpu)(const Args&, int), Status (*on_cuda)(const Args&, void*), int device, Address lane,
@@ -211,10 +220,13 @@ PYBIND11_MODULE(_core, m) {
   m.attr("ROW_SLOTS") = kRowSlots;
   m.attr("CUTOFF_RANGE") = kLaneRange;
   m.attr("QUANTILE_STATE_BYTES") = sizeof(QuantileState);
+  m.attr("COMPILER") = kCompiler;
 #ifdef INFOBATCH_WITH_CUDA
   m.attr("CUDA_ARCHITECTURES") = INFOBATCH_CUDA_ARCHITECTURES;
+  m.attr("CUDA_TOOLKIT") = INFOBATCH_CUDA_TOOLKIT;
 #else
   m.attr("CUDA_ARCHITECTURES") = py::none();
+  m.attr("CUDA_TOOLKIT") = py::none();
 #endif
 #ifdef _OPENMP
   m.attr("OPENMP") = true;

@@ -14,7 +14,9 @@ MAX_SAMPLES: int
 ROW_SLOTS: int
 CUTOFF_RANGE: int
 QUANTILE_STATE_BYTES: int
+COMPILER: str
 CUDA_ARCHITECTURES: str | None
+CUDA_TOOLKIT: str | None
 OPENMP: bool
 
 class Permutation:

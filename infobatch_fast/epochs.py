@@ -121,6 +121,11 @@ class Epochs:
         """A loader that restores positions of its own goes on in the epoch of ``place``."""
         self.select(place.epoch, by_trainer=False)
 
+    @property
+    def plan_in_force(self) -> Plan | None:
+        """The plan of the current epoch, if it was made already; it is not made here."""
+        return self._plan
+
     def is_current(self, plan: Plan) -> bool:
         """Whether ``plan`` is still in force."""
         return plan is self._plan

@@ -15,6 +15,7 @@ from .distributed import find_ranks
 from .epochs import Epochs
 from .flow import Flow
 from .lengths import Lengths, expect_steps
+from .histogram import count_scores
 from .plan import Planner
 from .policy import MeanThreshold, Policy, Schedule
 from .sampler import InfoBatchSampler
@@ -290,6 +291,31 @@ class InfoBatch:
             plan_seconds=plan.seconds,
         )
 
+    def histogram(self, bins: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+        """How the seen scores of all ranks are distributed. They are counted where they are, and no plan is made.
+
+        Collective: on several ranks all must call it. Waits for the device.
+
+        Args:
+            bins: At least 1. They are evenly spaced in sign(x) * (1 + log2(|x| / m)), m being the smallest magnitude other than
+                0: logarithmic on both sides of zero, from the smallest score to the largest.
+
+        Returns:
+            Counts, int64 [bins], and edges, float64 [bins + 1], on the CPU. A bin holds edges[i] <= score < edges[i + 1], the
+            last one its upper edge too. Where nothing is seen all counts are 0.
+
+        Raises:
+            ValueError: ``bins`` is not at least 1.
+
+        Example:
+            >>> pruner = InfoBatch(4, num_epochs=3)
+            >>> pruner.update(torch.tensor([0, 1, 2]), torch.tensor([1.0, 2.0, 16.0]))
+            tensor(6.3333)
+            >>> pruner.histogram(bins=2)
+            (tensor([2, 1]), tensor([ 1.,  4., 16.], dtype=torch.float64))
+        """
+        return count_scores(self._table.scores, check_int("bins", bins, 1), self._ranks)
+
     def state_dict(self) -> dict[str, Any]:
         """All that a restart needs, between any two steps: scores, the plan in force and what of it was visited.
 
@@ -311,9 +337,11 @@ class InfoBatch:
         unpack_state(self, state)
 
     def __repr__(self) -> str:
+        plan = self._epochs.plan_in_force
+        planned = "" if plan is None else f": {plan.kept} kept, {1 - plan.kept / self.num_samples:.1%} saved"
         ranks = f", rank={self.rank} of {self.num_replicas}" if self.num_replicas > 1 else ""
         return (
-            f"InfoBatch({self.num_samples} samples, {self.policy}, epoch {self.epoch} of {self.schedule.num_epochs}, "
+            f"InfoBatch({self.num_samples} samples, {self.policy}, epoch {self.epoch} of {self.schedule.num_epochs}{planned}, "
             f"device={str(self.device)!r}{ranks})"
         )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shlex
 import subprocess
 from datetime import datetime, timezone
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,11 @@ import numpy as np
 import torch
 
 from .. import ops
+
+PARTNERS = (
+    *("accelerate", "transformers", "datasets", "lightning", "pytorch-lightning", "torchdata", "tensorboard", "webdataset"),
+    *("mosaicml-streaming", "timm", "pytorch-optimizer", "torchvision", "matplotlib", "infobatch"),
+)
 
 
 def _first_value(path: str, key: str) -> str | None:
@@ -100,7 +107,9 @@ def versions() -> dict[str, Any]:
     return {
         "infobatch_fast": ops.VERSION,
         "algorithm": ops.ALGORITHM_VERSION,
+        "compiler": ops.COMPILER,
         "openmp": ops.OPENMP,
+        "cuda_toolkit": ops.CUDA_TOOLKIT,
         "cuda_architectures": ops.CUDA_ARCHITECTURES,
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -136,12 +145,35 @@ def provenance(arguments: list[str], program: str = "python -m infobatch_fast") 
     }
 
 
+def driver() -> str | None:
+    """Version of the GPU driver; None where there is none."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return lines[0] if lines else None
+
+
+def partners() -> dict[str, str]:
+    """Installed ones of the packages that infobatch_fast works with, and their versions."""
+    found = {}
+    for name in PARTNERS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
 def info() -> str:
     """A text to paste into a bug report."""
-    entries: dict[str, Any] = {**versions(), "commit": commit(), **machine(), "threads": torch.get_num_threads()}
+    entries: dict[str, Any] = {**versions(), "commit": commit(), **machine(), "driver": driver() or "none"}
+    entries["threads"] = f"{torch.get_num_threads()} of torch, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')}"
     entries["gpus"] = ", ".join(f"{gpu['name']} ({gpu['capability']})" for gpu in entries["gpus"]) or "none"
     entries["memory_bytes"] = f"{entries['memory_bytes'] / 2**30:.1f} GiB"
     entries["clock_hertz"] = "unknown" if not entries["clock_hertz"] else f"{entries['clock_hertz'] / 1e9:.2f} GHz"
+    entries["cuda_toolkit"] = entries["cuda_toolkit"] or "none: built without CUDA"
     entries["cuda_architectures"] = entries["cuda_architectures"] or "none: built without CUDA"
-    names = {"memory_bytes": "memory", "clock_hertz": "clock"}
+    entries["torch_cuda"] = entries["torch_cuda"] or "none: torch is a CPU build"
+    entries["packages"] = ", ".join(f"{name} {version}" for name, version in partners().items()) or "none"
+    names = {"memory_bytes": "memory", "clock_hertz": "clock", "gpus": "devices"}
     return "\n".join(f"{names.get(key, key).replace('_', ' '):<20} {value}" for key, value in entries.items())

@@ -1,0 +1,1 @@
+"""``python -m infobatch_fast report``: what a run of JSON lines kept and saved, as a picture or a page."""

@@ -1,0 +1,115 @@
+"""The picture of a run. Needs matplotlib."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from .savings import Epoch, measure, summarise
+
+LEVELS = 200  # rows of the heat map, on which histograms of all epochs are brought together
+COLOURS = ("#d62728", "#ff7f0e", "#9467bd")  # of thresholds, ascending
+
+
+def draw(epochs: list[Epoch]) -> bytes:
+    """A PNG picture: kept fraction, samples and time saved, thresholds, and the histogram of the scores by epoch."""
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    panels = figure.subplot_mosaic([["kept", "samples", "time"], ["scores", "scores", "thresholds"]])
+    savings, at = measure(epochs), [epoch["epoch"] for epoch in epochs]
+    _kept(panels["kept"], at, epochs)
+    _curve(panels["samples"], at, savings.samples, "Samples skipped so far")
+    if savings.seconds is None:
+        _say(panels["time"], "Time saved so far", savings.basis)
+    else:
+        _curve(panels["time"], at, savings.seconds, "Seconds saved so far (estimated)")
+    scale = _scores(panels["scores"], epochs)
+    _thresholds(panels["thresholds"], at, epochs, scale)
+    figure.suptitle("\n".join(summarise(epochs)), fontsize=10)
+    buffer = BytesIO()
+    figure.savefig(buffer, dpi=120, format="png")
+    return buffer.getvalue()
+
+
+def _finish(axes: Axes, title: str) -> None:
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _say(axes: Axes, title: str, text: str) -> None:
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)
+    _finish(axes, title)
+
+
+def _kept(axes: Axes, at: list[int], epochs: list[Epoch]) -> None:
+    axes.plot(at, [epoch["kept"] / epoch["num_samples"] for epoch in epochs], "o-", markersize=3)
+    axes.set_ylim(0, 1.05)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.grid(alpha=0.3)
+    _finish(axes, "Samples kept")
+
+
+def _curve(axes: Axes, at: list[int], values: list[Any], title: str) -> None:
+    axes.plot(at, values, "o-", markersize=3)
+    axes.set_ylim(min(0, *values), None)
+    axes.grid(alpha=0.3)
+    _finish(axes, title)
+
+
+def _thresholds(axes: Axes, at: list[int], epochs: list[Epoch], scale: dict[str, Any]) -> None:
+    for tier, colour in enumerate(COLOURS):
+        values = [epoch["thresholds"][tier] if tier < len(epoch["thresholds"]) else None for epoch in epochs]
+        if any(value is not None for value in values):
+            numbers = [np.nan if value is None else value for value in values]
+            axes.plot(at, numbers, "o-", markersize=3, color=colour, label=f"threshold {tier}")
+    if not axes.lines:
+        _say(axes, "Thresholds", "no epoch has one")
+        return
+    axes.set_yscale(**scale)
+    axes.grid(alpha=0.3)
+    if len(axes.lines) > 1:
+        axes.legend(fontsize="small")
+    _finish(axes, "Thresholds: below, samples are pruned")
+
+
+def _scores(axes: Axes, epochs: list[Epoch]) -> dict[str, Any]:
+    """The heat map; also how scores are scaled, as arguments of ``set_yscale``."""
+    title = "Share of the scores at the end of each epoch (colour), and thresholds (lines)"
+    shown = [(epoch["epoch"], epoch["histogram"]) for epoch in epochs if sum(epoch.get("histogram", {}).get("counts", ()))]
+    if not shown:
+        _say(axes, title, "no scores were noted")
+        return {"value": "linear"}
+    # The smallest positive score may be far from all others; bins with few scores at the ends may leave the picture.
+    ends = [_bulk(np.array(histogram["counts"]), np.array(histogram["edges"])) for _, histogram in shown]
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    logarithmic = low > 0 and high / low > 10
+    levels = np.geomspace(low, high, LEVELS + 1) if logarithmic else np.linspace(low, high, LEVELS + 1)
+    scale = {"value": "log" if logarithmic else "linear"}
+    image = None
+    for epoch, histogram in shown:
+        counts = np.array(histogram["counts"], dtype=float)
+        below = np.interp(levels, histogram["edges"], np.concatenate(([0.0], counts.cumsum())))
+        share = np.ma.masked_less_equal(np.diff(below) / counts.sum(), 0.0)
+        image = axes.pcolormesh([epoch - 0.5, epoch + 0.5], levels, share[:, None], norm=LogNorm(1e-5, 0.2), cmap="viridis")
+    assert image is not None
+    axes.figure.colorbar(image, ax=axes)
+    for tier, colour in enumerate(COLOURS):
+        lines = [(epoch["epoch"], epoch["thresholds"][tier]) for epoch in epochs if tier < len(epoch["thresholds"])]
+        axes.plot([at for at, _ in lines], [np.nan if level is None else level for _, level in lines], ".-", color=colour)
+    axes.set_yscale(**scale)
+    axes.set_ylim(low, high)
+    axes.set_ylabel("score")
+    _finish(axes, title)
+    return scale
+
+
+def _bulk(counts: Any, edges: Any) -> tuple[float, float]:
+    """From the bin below which 0.1 % of the scores lie to the largest one."""
+    first = int(np.searchsorted(counts.cumsum(), counts.sum() * 0.001, side="right"))
+    return float(edges[first]), float(edges[-1])
