@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 
 from .plan import Plan
+
+Ids: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 CHUNK = 1 << 16  # indices computed at a time: 0.5 MB, some milliseconds on a CPU
 
@@ -18,7 +20,7 @@ class Chunk(NamedTuple):
 
     first: int
     end: int
-    ids: np.ndarray[Any, Any]  # int64
+    ids: Ids
 
 
 def read_chunks(plan: Plan, start: int, size: int) -> Iterator[Chunk]:

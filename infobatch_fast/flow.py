@@ -10,12 +10,14 @@ import torch
 
 from . import ops
 from .checks import check_int
-from .chunks import CHUNK, Chunk, read_chunks
+from .chunks import CHUNK, Chunk, Ids, read_chunks
 from .epochs import LAST_EPOCH, Epochs, Place, SavedPlan
 from .late import LateLosses, OnTheirWay
 from .lengths import Lengths
 from .plan import Plan, Planner
 from .policy import Schedule
+
+NOTHING: Ids = np.empty(0, dtype=np.int64)
 
 
 class Flow(Epochs):
@@ -43,7 +45,7 @@ class Flow(Epochs):
         self._spins = False  # after a restart, through past epochs
         self._position = 0  # in the plan, of the next index
         self._reader: Iterator[Chunk] | None = None
-        self._chunk: list[int] = []  # read and not yet drawn
+        self._chunk = NOTHING  # read and not yet drawn
         self._owed: list[int] = []  # of the plan before; they come first
         self._owes = False  # the ranks have yet to level what they owe
         self._shared: OnTheirWay | None = None  # what is on its way on all ranks, [ranks, k]
@@ -103,17 +105,17 @@ class Flow(Epochs):
         self._iteration = object()
         return self._iteration, math.inf if self._length is None else self._length - self.drawn % self._length
 
-    def draw(self, count: int) -> list[int]:
+    def draw(self, count: int) -> Ids:
         """The next indices, at most ``count`` of them and all of one plan, which is made here where the one before has ended."""
         if self._owed:
             ids, self._owed = self._owed[:count], self._owed[count:]
             self.drawn += len(ids)
-            return ids
+            return np.array(ids)
         plan = self.plan()
         self._position = min(self._position, plan.length)
         while self._position == plan.length:
             plan = self._follow(plan, self.drawn - self.done)
-        if not self._chunk:
+        if not len(self._chunk):
             if self._reader is None:
                 self._reader = read_chunks(plan, self._position, CHUNK)
             self._chunk = next(self._reader).ids
@@ -154,12 +156,12 @@ class Flow(Epochs):
         self._owes = True
 
     def _stand(self, position: int) -> None:
-        self._position, self._reader, self._chunk = position, None, []
+        self._position, self._reader, self._chunk = position, None, NOTHING
         self._iteration, self._owed = None, []
 
     def _move_to(self, epoch: int) -> None:
         super()._move_to(epoch)
-        self._position, self._reader, self._chunk = 0, None, []
+        self._position, self._reader, self._chunk = 0, None, NOTHING
 
     # ---- what is on its way when a plan ends ----
 

@@ -13,9 +13,9 @@ import torch
 from torch.utils.data import DistributedSampler
 
 from .checks import check_int
-from .chunks import CHUNK, read_chunks
+from .chunks import CHUNK, Ids, read_chunks
 from .epochs import Place
-from .flow import Flow
+from .flow import NOTHING, Flow
 
 if TYPE_CHECKING:
     from .pruner import InfoBatch
@@ -101,7 +101,7 @@ class _PlanSampler(DistributedSampler[Any]):
 
     _unit = 1  # indices in an element that a chunk yields
 
-    def _chunks(self, size: int) -> Iterator[tuple[np.ndarray[Any, Any], _Progress]]:
+    def _chunks(self, size: int) -> Iterator[tuple[Ids, _Progress]]:
         """The epoch's indices in pieces of ``size``, and a note of where they stand. The plan is made at the first piece."""
         if isinstance(self._epochs, Flow):
             yield from self._flow(self._epochs, size)
@@ -121,15 +121,15 @@ class _PlanSampler(DistributedSampler[Any]):
         yielded = plan.length - start
         self._epochs.end(plan, yielded - yielded % self._unit if self.drop_last else yielded)
 
-    def _flow(self, flow: Flow, size: int) -> Iterator[tuple[list[int], _Progress]]:
+    def _flow(self, flow: Flow, size: int) -> Iterator[tuple[Ids, _Progress]]:
         """The same where plans follow each other: whole batches, of which some begin in one plan and end in the next."""
         iteration, left = flow.begin_iteration()
-        rest: list[int] = []
+        rest = NOTHING
         while left > 0:
-            ids = rest + flow.draw(int(min(size, left)) - len(rest))
+            ids = np.concatenate([rest, flow.draw(int(min(size, left)) - len(rest))])
             first, whole = flow.drawn - len(ids), len(ids) - len(ids) % self._unit
             ids, rest = ids[:whole], ids[whole:]
-            if not ids:
+            if not whole:
                 continue
             left -= whole
             self._progress = _Progress(iteration, first, first + whole, 0, iter(()))
