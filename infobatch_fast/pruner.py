@@ -15,6 +15,7 @@ from .distributed import find_ranks
 from .epochs import Epochs
 from .plan import Planner
 from .policy import MeanThreshold, Policy, Schedule
+from .protect import Protect, check_protect, count_bits, protect_samples
 from .sampler import InfoBatchSampler
 from .scores import ScoreTable
 from .state import pack_state, unpack_state
@@ -45,6 +46,8 @@ class InfoBatch:
         process_group: The data-parallel process group.
         drop_last: With several ranks: cut the longer ranks instead of repeating samples of the shorter ones.
         device: Where scores and plan live: "cpu" (the default), "cuda" or "cuda:k". Take the device that computes the losses.
+        protect: Samples that are never pruned and weigh 1, whatever their score: their ids, or a bool mask of all N. Their scores
+            count in the threshold. The same on all ranks. An eighth of a byte a sample, and nothing where it is None.
         check: "deferred": indices that do not belong to the data set are counted on the device and raised where the host looks
             anyway, at the next plan or at ``stats``. "sync": each ``update`` checks first, and waits for the device.
 
@@ -56,6 +59,7 @@ class InfoBatch:
     Raises:
         TypeError: ``data_source`` has no length, or an argument is of a wrong type.
         ValueError: An argument is out of range; the message names it, its value and the remedy.
+        IndexError: ``protect`` holds an id that is out of range.
         RuntimeError: ``device`` asks for CUDA where there is none.
 
     Example:
@@ -86,6 +90,7 @@ class InfoBatch:
         process_group: dist.ProcessGroup | None = None,
         drop_last: bool = False,
         device: torch.device | str | int | None = None,
+        protect: Protect | None = None,
         check: Literal["deferred", "sync"] = "deferred",
     ) -> None:
         self.data_source = data_source
@@ -98,17 +103,30 @@ class InfoBatch:
         check_choice("check", check, ("deferred", "sync"))
         self.shard = shard if self.shuffle else "contiguous"
         self._check_first = check == "sync"
+        protected = None if protect is None else check_protect(protect, self.num_samples)
         self._ranks = find_ranks(num_replicas, rank, process_group)
         self.device = ops.check_device(device)
 
-        scatter = self.shard == "scattered"
-        self._table = ScoreTable(self.num_samples, self.seed, scatter, self._ranks, self.device)
-        names = ("num_samples", "schedule", "policy", "shuffle", "shard", "seed", "drop_last")
-        settings = {name: repr(getattr(self, name)) for name in names} | {"algorithm": str(ops.ALGORITHM_VERSION)}
-        self._planner = Planner(self._table, self.policy, self.seed, self.shuffle, self.drop_last, self._ranks, settings)
-        self._epochs = Epochs(self._planner, self.schedule)
+        self._table = self._new_table(self.num_samples)
+        if protected is not None:
+            protect_samples(self._table, protected)
+        self._epochs = Epochs(self._new_planner(self._table), self.schedule)
         self._handle, self._token = ops.register(self), torch.zeros(1, device=self.device)
         self.sampler = InfoBatchSampler(self)
+
+    def _new_table(self, num_samples: int) -> ScoreTable:
+        return ScoreTable(num_samples, self.seed, self.shard == "scattered", self._ranks, self.device)
+
+    def _new_planner(self, table: ScoreTable) -> Planner:
+        names = ("num_samples", "schedule", "policy", "shuffle", "shard", "seed", "drop_last")
+        settings = {name: repr(getattr(self, name)) for name in names}
+        settings |= {"protect": str(table.protect is not None), "algorithm": str(ops.ALGORITHM_VERSION)}
+        return Planner(table, self.policy, self.seed, self.shuffle, self.drop_last, self._ranks, settings)
+
+    @property
+    def protected(self) -> int:
+        """Samples of this rank that are never pruned. Waits for the device."""
+        return 0 if self._table.protect is None else count_bits(self._table.protect)
 
     num_replicas = property(lambda self: self._ranks.num_replicas)
     rank = property(lambda self: self._ranks.rank)

@@ -193,8 +193,17 @@ class Oracle:
     """A pruner of any number of ranks at once."""
 
     def __init__(
-        self, n: int, rule: Rule, *, seed: int = 0, shuffle: bool = True, contiguous: bool = False, world: int = 1
+        self,
+        n: int,
+        rule: Rule,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        contiguous: bool = False,
+        world: int = 1,
+        protected: Collection[int] = (),
     ) -> None:
+        self.protected = set(protected)
         self.n, self.rule, self.seed, self.shuffle, self.world = n, rule, seed, shuffle, world
         self.scores: list[float | None] = [None] * n
         self.ids: Sequence[int] = range(n) if contiguous or not shuffle else ids_of_slots(n, seed)
@@ -214,6 +223,8 @@ class Oracle:
         self.seen = len(seen)
         self.thresholds = self.rule.thresholds(seen) if pruning else []
         self.tiers = [0 if score is None else sum(score < t for t in self.thresholds) for score in self.scores]
+        for sample in self.protected:
+            self.tiers[sample] = 0
         cutoffs = self.rule.cutoffs()
         self.weights = [weight(cutoffs[tier]) for tier in self.tiers]
         draws = [0] * self.n
