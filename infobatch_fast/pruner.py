@@ -143,6 +143,7 @@ class InfoBatch:
         """Records the losses of a batch as its samples' scores, and returns the weighted loss to call ``backward`` on.
 
         mean: sum(weight * loss) / B, the plain batch mean of the weighted losses, as in the paper; weights are not normalised.
+        A policy's ``momentum`` m makes scores moving averages: m * old + (1 - m) * new for samples that have one.
 
         Args:
             index: Sample indices, int64 [B] (other integer dtypes, lists and a single int are converted). They may be on the CPU
@@ -296,6 +297,8 @@ class InfoBatch:
             faults = torch.zeros_like(self._table.faults)
             ops.look_up(self._table.shard, self._table.marks, faults, index)
             self._table.raise_bad_indices(faults.tolist())
+        if self.policy.momentum:
+            scores = self._table.blend(index, scores, self.policy.momentum)
         weights = plan.recorder(index, scores)
         self._epochs.scored += index.numel()
         return weights

@@ -64,6 +64,20 @@ class ScoreTable:
         """Rows of eight slots, the last of which may be cut."""
         return -(-self.num_slots // ops.ROW_SLOTS)
 
+    def blend(self, ids: torch.Tensor, losses: torch.Tensor, momentum: float) -> torch.Tensor:
+        """New scores of samples: momentum * old + (1 - momentum) * loss; of those that have none yet, the loss.
+
+        Three roundings, in kernels of their own: fused to one multiply-add they would differ between devices.
+
+        Args:
+            ids: Sample ids, int64 [B]; the result of those that are not of this rank means nothing.
+            losses: float32 [B].
+            momentum: In (0, 1).
+        """
+        old = self.scores[self.slots_of(ids).clamp(min=0)]
+        kept, added = old * momentum, losses * (1.0 - momentum)
+        return torch.where(old.isnan(), losses, kept + added)
+
     def slots_of(self, ids: torch.Tensor) -> torch.Tensor:
         """Slots of sample ids, int64 on the table's device; -1 where another rank owns the sample."""
         slots, _ = ops.look_up(self.shard, self.marks, torch.zeros_like(self.faults), ids)

@@ -148,6 +148,13 @@ class Rule:
     kind: str
     ratios: tuple[float, ...] = ()
     quantiles: tuple[float, ...] = ()
+    momentum: float = 0.0
+
+    def blended(self, old: float | None, new: float) -> float:
+        """A sample's score after ``new`` came in. Doubles hold the products exactly, and their sums round as if they did."""
+        if old is None or self.momentum == 0.0:
+            return new
+        return float32(float32(float32(self.momentum) * old) + float32(float32(1.0 - self.momentum) * new))
 
     def thresholds(self, seen: Sequence[float]) -> list[float]:
         if self.kind == "mean":
@@ -210,9 +217,12 @@ class Oracle:
         self.visited: set[int] = set()
 
     def update(self, ids: Iterable[int], scores: Iterable[float]) -> None:
+        ids = list(ids)
+        old = {sample: self.scores[sample] for sample in ids}
         for sample, score in zip(ids, scores, strict=True):
-            if math.isfinite(float32(score)):
-                self.scores[sample] = float32(score)
+            new = self.rule.blended(old[sample], float32(score))
+            if math.isfinite(new):
+                self.scores[sample] = new
             self.visited.add(sample)
 
     def plan(self, epoch: int, *, pruning: bool = True) -> None:
