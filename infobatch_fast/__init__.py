@@ -6,6 +6,7 @@
 """
 
 from .dataset import IndexedDataset, with_index
+from .losses import per_sample, pixel_losses, token_losses
 from .ops import VERSION as __version__
 from .policy import MeanThreshold, NoPruning, Policy, QuantileTiers, RandomPruning
 from .pruner import InfoBatch
@@ -24,5 +25,8 @@ __all__ = [
     "QuantileTiers",
     "RandomPruning",
     "__version__",
+    "per_sample",
+    "pixel_losses",
+    "token_losses",
     "with_index",
 ]
