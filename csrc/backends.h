@@ -73,7 +73,8 @@ struct DrawPlan {
   Cutoffs cutoffs;
   std::uint64_t seed;
   std::uint32_t epoch;
-  std::uint8_t* marks;  // [mark_bytes(n)] out: kept and tier of each slot, none visited; zeros behind n
+  const std::uint8_t* protect;  // [ceil(n / 8)], a bit a slot: in tier 0 whatever its score; or null
+  std::uint8_t* marks;          // [mark_bytes(n)] out: kept and tier of each slot, none visited; zeros behind n
 };
 
 // The directory of a bit array, for select.

@@ -169,9 +169,10 @@ void bind_statistics(py::module_& m) {
 void bind_plan(py::module_& m) {
   m.def("draw_plan", [](int device, Address lane, Address scores, std::int64_t first_slot, std::int64_t num_slots,
                         Address thresholds, const std::array<std::uint32_t, kMaxTiers>& cutoffs, std::uint64_t seed,
-                        std::uint32_t epoch, Address marks) {
+                        std::uint32_t epoch, Address protect, Address marks) {
     RUN(draw_plan, DrawPlan{at<const float>(scores), first_slot, num_slots, at<const float>(thresholds),
-                            Cutoffs{{cutoffs[0], cutoffs[1], cutoffs[2], cutoffs[3]}}, seed, epoch, at<std::uint8_t>(marks)});
+                            Cutoffs{{cutoffs[0], cutoffs[1], cutoffs[2], cutoffs[3]}}, seed, epoch,
+                            at<const std::uint8_t>(protect), at<std::uint8_t>(marks)});
   });
   m.def("index_bits_scratch", [](int device, std::int64_t blocks) {
 #ifdef INFOBATCH_WITH_CUDA

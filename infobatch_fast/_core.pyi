@@ -64,6 +64,7 @@ def draw_plan(
     cutoffs: Sequence[int],
     seed: int,
     epoch: int,
+    protect: int,
     marks: int,
 ) -> None: ...
 def index_bits_scratch(device: int, num_blocks: int) -> int: ...

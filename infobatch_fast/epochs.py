@@ -186,6 +186,10 @@ class Epochs:
             self._move_to(self.epoch + 1)
         return self.plan().length
 
+    def before_writing(self) -> None:
+        """Whoever is about to write the table: an order may still be read ahead."""
+        self._planner.before_writing()
+
     def save(self) -> SavedPlan | None:
         """What a checkpoint notes of the plan in force, if there is one."""
         plan = self._plan

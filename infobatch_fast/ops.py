@@ -145,8 +145,9 @@ def draw_plan(
     seed: int,
     epoch: int,
     marks: torch.Tensor,
+    protect: torch.Tensor | None = None,
 ) -> None:
-    """Writes the marks of an epoch."""
+    """Writes the marks of an epoch. ``protect``, uint8 [rows], has a bit for each slot that is kept whatever its score."""
     _core.draw_plan(
         *_where(scores),
         scores.data_ptr(),
@@ -156,6 +157,7 @@ def draw_plan(
         cutoffs,
         seed,
         epoch,
+        0 if protect is None else protect.data_ptr(),
         marks.data_ptr(),
     )
 

@@ -95,7 +95,7 @@ class Planner:
         # graph of `update` may hold them.
         values = measured.values if pruned else torch.full_like(measured.values, NEVER)
         table, cutoffs = self.table, self.policy.cutoffs
-        ops.draw_plan(table.scores, table.first_slot, values, cutoffs, self.seed, epoch, table.marks)
+        ops.draw_plan(table.scores, table.first_slot, values, cutoffs, self.seed, epoch, table.marks, table.protect)
         return self._finish(epoch, pruned, cutoffs, Thresholds(values, measured.seen), False, start)
 
     def restore(self, epoch: int, pruned: bool, cutoffs: ops.Cutoffs, thresholds: tuple[float, ...], seen: int) -> Plan:

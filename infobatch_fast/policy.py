@@ -21,7 +21,12 @@ class Policy(ABC):
 
     Tier 0 is the top tier and is always kept; it also holds the unseen samples. A sample's tier is the number of thresholds
     that its score is below.
+
+    Attributes:
+        momentum: m in [0, 1): a seen sample's new score is m * its old one + (1 - m) * its loss. 0 is the loss itself.
     """
+
+    momentum: float = 0.0
 
     @property
     @abstractmethod
@@ -45,6 +50,7 @@ class Policy(ABC):
         return (cutoffs[0], cutoffs[1], cutoffs[2], cutoffs[3])
 
 
+_MOMENTUM_MEANING = "the part of a sample's old score that stays when its new loss comes in; 0 keeps the last loss alone"
 _RATIO_MEANING = "the probability that a sample of the tier is skipped in an epoch; 0 keeps all, 0.5 is the paper's choice"
 
 
@@ -54,17 +60,21 @@ class MeanThreshold(Policy):
 
     Args:
         prune_ratio: r in [0, 1).
+        momentum: m in [0, 1). Scores are then exponential moving averages: m * old + (1 - m) * loss, for samples that are seen
+            for the first time the loss. 0, the paper's rule, scores by the last loss.
 
     Raises:
-        ValueError: ``prune_ratio`` is outside [0, 1).
+        ValueError: ``prune_ratio`` or ``momentum`` is outside [0, 1).
 
     Source: Qin et al., InfoBatch, ICLR 2024 (arXiv 2303.04947), Eq. 3.
     """
 
     prune_ratio: float = 0.5
+    momentum: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prune_ratio", check_fraction("prune_ratio", self.prune_ratio, False, _RATIO_MEANING))
+        object.__setattr__(self, "momentum", check_fraction("momentum", self.momentum, False, _MOMENTUM_MEANING))
 
     @property
     def prune_ratio_of_tier(self) -> tuple[float, ...]:
@@ -91,6 +101,7 @@ class QuantileTiers(Policy):
     Args:
         quantiles: One to three fractions in (0, 1), ascending: the upper ends of the tiers.
         prune_ratios: As many ratios in [0, 1): of the tier below the first quantile, of that up to the second, and so on.
+        momentum: m in [0, 1), as in ``MeanThreshold``.
 
     Raises:
         ValueError: The lengths differ, there are none or more than three, or a value is out of range or order.
@@ -100,8 +111,10 @@ class QuantileTiers(Policy):
 
     quantiles: tuple[float, ...] = (0.2, 0.85)
     prune_ratios: tuple[float, ...] = (0.75, 0.5)
+    momentum: float = 0.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "momentum", check_fraction("momentum", self.momentum, False, _MOMENTUM_MEANING))
         quantiles = check_fractions("quantiles", self.quantiles, closed=True, meaning="the upper end of a tier")
         object.__setattr__(self, "quantiles", quantiles)
         object.__setattr__(self, "prune_ratios", check_fractions("prune_ratios", self.prune_ratios, False, _RATIO_MEANING))

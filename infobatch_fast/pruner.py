@@ -18,6 +18,7 @@ from .lengths import Lengths, expect_steps
 from .histogram import count_scores
 from .plan import Planner
 from .policy import MeanThreshold, Policy, Schedule
+from .protect import Protect, check_protect, count_bits, protect_samples
 from .sampler import InfoBatchSampler
 from .scores import ScoreTable
 from .state import pack_state, unpack_state
@@ -52,6 +53,8 @@ class InfoBatch:
             of the sampler has S * batch_size indices on each rank, and the next plan begins where the last one ends;
             ``num_epochs`` and ``set_epoch`` then count these epochs, ``epoch`` the plans. ``math.inf``: an iteration never
             ends, and ``num_epochs`` counts plans.
+        protect: Samples that are never pruned and weigh 1, whatever their score: their ids, or a bool mask of all N. Their scores
+            count in the threshold. The same on all ranks. An eighth of a byte a sample, and nothing where it is None.
         check: "deferred": indices that do not belong to the data set are counted on the device and raised where the host looks
             anyway, at the next plan or at ``stats``. "sync": each ``update`` checks first, and waits for the device.
 
@@ -63,6 +66,7 @@ class InfoBatch:
     Raises:
         TypeError: ``data_source`` has no length, or an argument is of a wrong type.
         ValueError: An argument is out of range; the message names it, its value and the remedy.
+        IndexError: ``protect`` holds an id that is out of range.
         RuntimeError: ``device`` asks for CUDA where there is none.
 
     Example:
@@ -95,6 +99,7 @@ class InfoBatch:
         device: torch.device | str | int | None = None,
         batch_size: int | None = None,
         steps_per_epoch: int | float | None = None,
+        protect: Protect | None = None,
         check: Literal["deferred", "sync"] = "deferred",
     ) -> None:
         self.data_source = data_source
@@ -108,6 +113,7 @@ class InfoBatch:
         check_choice("check", check, ("deferred", "sync"))
         self.shard = shard if self.shuffle else "contiguous"
         self._check_first = check == "sync"
+        protected = None if protect is None else check_protect(protect, self.num_samples)
         self._ranks = find_ranks(num_replicas, rank, process_group)
         self.device = ops.check_device(device)
 
@@ -119,8 +125,26 @@ class InfoBatch:
         self._epochs = (
             Epochs(self._planner, self.schedule) if self.lengths.is_dynamic else Flow(self._planner, self.schedule, self.lengths)
         )
+        self._table = self._new_table(self.num_samples)
+        if protected is not None:
+            protect_samples(self._table, protected)
+        self._epochs = Epochs(self._new_planner(self._table), self.schedule)
         self._handle, self._token = ops.register(self), torch.zeros(1, device=self.device)
         self.sampler = InfoBatchSampler(self)
+
+    def _new_table(self, num_samples: int) -> ScoreTable:
+        return ScoreTable(num_samples, self.seed, self.shard == "scattered", self._ranks, self.device)
+
+    def _new_planner(self, table: ScoreTable) -> Planner:
+        names = ("num_samples", "schedule", "policy", "shuffle", "shard", "seed", "drop_last")
+        settings = {name: repr(getattr(self, name)) for name in names}
+        settings |= {"protect": str(table.protect is not None), "algorithm": str(ops.ALGORITHM_VERSION)}
+        return Planner(table, self.policy, self.seed, self.shuffle, self.drop_last, self._ranks, settings)
+
+    @property
+    def protected(self) -> int:
+        """Samples of this rank that are never pruned. Waits for the device."""
+        return 0 if self._table.protect is None else count_bits(self._table.protect)
 
     num_replicas = property(lambda self: self._ranks.num_replicas)
     rank = property(lambda self: self._ranks.rank)
@@ -137,6 +161,7 @@ class InfoBatch:
         """Records the losses of a batch as its samples' scores, and returns the weighted loss to call ``backward`` on.
 
         mean: sum(weight * loss) / B, the plain batch mean of the weighted losses, as in the paper; weights are not normalised.
+        A policy's ``momentum`` m makes scores moving averages: m * old + (1 - m) * new for samples that have one.
 
         Args:
             index: Sample indices, int64 [B] (other integer dtypes, lists and a single int are converted). They may be on the CPU
@@ -359,6 +384,11 @@ class InfoBatch:
             ops.look_up(self._table.shard, self._table.marks, faults, index)
             self._table.raise_bad_indices(faults.tolist())
         return self._epochs.record(plan, index, scores)
+        if self.policy.momentum:
+            scores = self._table.blend(index, scores, self.policy.momentum)
+        weights = plan.recorder(index, scores)
+        self._epochs.scored += index.numel()
+        return weights
 
     def _look_up(self, index: Index) -> tuple[torch.Tensor, torch.Tensor]:
         checked = check_index(index, self.device)

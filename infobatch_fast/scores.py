@@ -34,6 +34,7 @@ class ScoreTable:
     Attributes:
         scores: float32 [n], by slot; NaN = unseen.
         marks: uint8, the marks of csrc/core/marks.h, padded to whole blocks.
+        protect: uint8 [rows], a bit for each slot that is never pruned; None where there is none.
         faults: int64 [4], counted by the device: non-finite scores, ids out of range, ids of other ranks, one such id.
     """
 
@@ -50,6 +51,7 @@ class ScoreTable:
         self.scores = ops.empty_table(self.num_slots, torch.float32, device).fill_(math.nan)
         self.marks = ops.empty_table(ops.mark_bytes(self.num_slots), torch.uint8, device).zero_()
         self.faults = torch.zeros(4, dtype=torch.int64, device=device)
+        self.protect: torch.Tensor | None = None
 
     def clear(self) -> None:
         """Nothing is seen and nothing planned."""
@@ -58,9 +60,33 @@ class ScoreTable:
         self.faults.zero_()
 
     @property
+    def num_rows(self) -> int:
+        """Rows of eight slots, the last of which may be cut."""
+        return -(-self.num_slots // ops.ROW_SLOTS)
+
+    def blend(self, ids: torch.Tensor, losses: torch.Tensor, momentum: float) -> torch.Tensor:
+        """New scores of samples: momentum * old + (1 - momentum) * loss; of those that have none yet, the loss.
+
+        Three roundings, in kernels of their own: fused to one multiply-add they would differ between devices.
+
+        Args:
+            ids: Sample ids, int64 [B]; the result of those that are not of this rank means nothing.
+            losses: float32 [B].
+            momentum: In (0, 1).
+        """
+        old = self.scores[self.slots_of(ids).clamp(min=0)]
+        kept, added = old * momentum, losses * (1.0 - momentum)
+        return torch.where(old.isnan(), losses, kept + added)
+
+    def slots_of(self, ids: torch.Tensor) -> torch.Tensor:
+        """Slots of sample ids, int64 on the table's device; -1 where another rank owns the sample."""
+        slots, _ = ops.look_up(self.shard, self.marks, torch.zeros_like(self.faults), ids)
+        return slots
+
+    @property
     def row_marks(self) -> torch.Tensor:
         """The marks without their padding: uint8 [4 * rows], a view."""
-        return self.marks[: 4 * -(-self.num_slots // ops.ROW_SLOTS)]
+        return self.marks[: 4 * self.num_rows]
 
     def mean_threshold(self, ranks: Ranks) -> Thresholds:
         """The smallest float32 that is not below the exact mean of the seen scores of all ranks."""

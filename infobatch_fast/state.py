@@ -18,7 +18,7 @@ from .scores import NEVER
 if TYPE_CHECKING:
     from .pruner import InfoBatch
 
-FORMAT = 1
+FORMAT, FORMAT_WITH_PROTECTED = 1, 2  # the second has one tensor more
 BYTES_PER_ROW = 4  # marks of eight slots
 PIECE = 1 << 24  # scores looked at in one go, as torch makes temporary copies of them
 
@@ -45,6 +45,8 @@ def pack_state(pruner: InfoBatch) -> dict[str, Any]:
         flow["late_ids"], flow["late_weights"] = epochs.late_state()
     return flow | {
         "format": FORMAT,
+    state = {
+        "format": FORMAT if table.protect is None else FORMAT_WITH_PROTECTED,
         "algorithm": ops.ALGORITHM_VERSION,
         "num_samples": pruner.num_samples,
         "seed": pruner.seed,
@@ -62,6 +64,9 @@ def pack_state(pruner: InfoBatch) -> dict[str, Any]:
         "scores": shared_tensor(table.scores, table.first_slot, table.num_samples, ranks),
         "marks": shared_tensor(table.row_marks, BYTES_PER_ROW * first_row, BYTES_PER_ROW * rows, ranks),
     }
+    if table.protect is not None:  # a copy, so that a state which is read into it and then refused leaves the pruner's own
+        state["protected"] = shared_tensor(table.protect.clone(), first_row, rows, ranks)
+    return state
 
 
 def gather_state(pruner: InfoBatch) -> dict[str, Any]:
@@ -85,17 +90,19 @@ def unpack_state(pruner: InfoBatch, state: dict[str, Any]) -> None:
     """
     table = pruner._table
     try:
-        scores, marks = _check(pruner, state)
+        scores, marks, protected = _check(pruner, state)
     except ValueError:
         if isinstance(state, dict) and _is_live(state.get("scores"), pruner):
             table.clear()
             pruner._epochs.load(0, 0, (0, 0), None)
         raise
-    pruner._planner.before_writing()
+    pruner._epochs.before_writing()
     table.scores.copy_(scores)
     for piece in _pieces(table.scores):
         piece.masked_fill_(piece.isnan(), math.nan)  # one NaN only: the GPU claims slots by others
     table.row_marks.copy_(marks)
+    if protected is not None:
+        table.protect = protected.to(table.device, copy=True)
     table.faults.zero_()
     saved = None
     if state["planned"]:
@@ -129,17 +136,28 @@ def _is_live(value: Any, pruner: InfoBatch) -> bool:
     return part is not None and part.numel() > 0 and part.data_ptr() == pruner._table.scores.data_ptr()
 
 
-def _check(pruner: InfoBatch, state: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """This rank's parts of the scores and marks in ``state``, if all of it fits."""
+def _check(pruner: InfoBatch, state: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """This rank's parts of the scores, the marks and the protected bits in ``state``, if all of it fits."""
     expected, table = pack_state(pruner), pruner._table
     if isinstance(state, dict) and _FLOW.isdisjoint(state):  # the run had epochs as long as their plans
         expected = {name: value for name, value in expected.items() if name not in _FLOW}
+    expected.pop("protected", None)
     if not isinstance(state, dict) or not expected.keys() <= state.keys():
         missing = sorted(expected.keys() - state.keys()) if isinstance(state, dict) else f"all, it is a {type(state).__name__}"
         raise ValueError(f"state must be what InfoBatch.state_dict() returned; missing: {missing}")
     for name, value in expected.items():
         if not isinstance(value, torch.Tensor) and type(state[name]) is not type(value):
             raise ValueError(f"state[{name!r}] must be of type {type(value).__name__}, got {state[name]!r}")
+    protects = state["format"] == FORMAT_WITH_PROTECTED
+    if protects and "protected" not in state:
+        raise ValueError(
+            "state has format=2, which holds protected samples, but no 'protected': construct InfoBatch with protect=[] to load it "
+            "by torch.distributed.checkpoint"
+        )
+    if protects:
+        expected["format"] = FORMAT_WITH_PROTECTED
+    elif table.protect is not None:
+        expected["format"] = FORMAT  # a run that protected nothing; the pruner's own stay
     for name, remedy in _FITS.items():
         if state[name] != expected[name]:
             raise ValueError(f"state has {name}={state[name]!r}, this pruner {expected[name]!r}: {remedy}")
@@ -163,6 +181,7 @@ def _check(pruner: InfoBatch, state: dict[str, Any]) -> tuple[torch.Tensor, torc
         ("marks", torch.uint8, BYTES_PER_ROW * row, BYTES_PER_ROW * rows, BYTES_PER_ROW * _rows(table.num_samples)),
         ("cutoffs", torch.int64, 0, 4, 4),
         ("thresholds", torch.float32, 0, ops.MAX_THRESHOLDS, ops.MAX_THRESHOLDS),
+        *([("protected", torch.uint8, row, rows, _rows(table.num_samples))] if protects else []),
     ):
         value = state[name]
         part = local_part(value, first, length, total) if isinstance(value, torch.Tensor) else None
@@ -171,7 +190,7 @@ def _check(pruner: InfoBatch, state: dict[str, Any]) -> tuple[torch.Tensor, torc
             raise ValueError(f"state[{name!r}] must be a tensor of {dtype} [{total}], got {got}")
         parts[name] = part
     _check_values(parts, table.num_slots)
-    return parts["scores"], parts["marks"]
+    return parts["scores"], parts["marks"], parts.get("protected")
 
 
 def _check_values(parts: dict[str, torch.Tensor], num_slots: int) -> None:
@@ -185,3 +204,5 @@ def _check_values(parts: dict[str, torch.Tensor], num_slots: int) -> None:
         beyond[0] >>= 4
     if any(beyond):
         raise ValueError("state['marks'] marks samples that do not exist: the checkpoint is damaged")
+    if "protected" in parts and num_slots % ops.ROW_SLOTS and int(parts["protected"][-1]) >> num_slots % ops.ROW_SLOTS:
+        raise ValueError("state['protected'] protects samples that do not exist: the checkpoint is damaged")

@@ -17,9 +17,11 @@ RULES = {
     "mean": Rule("mean", (0.5,)),
     "mean, odd ratio": Rule("mean", (0.3,)),
     "keeps all": Rule("mean", (0.0,)),
+    "mean, momentum": Rule("mean", (0.5,), momentum=0.9),
     "one tier": Rule("quantiles", (0.9,), (0.5,)),
     "two tiers": Rule("quantiles", (0.75, 0.5), (0.2, 0.85)),
     "three tiers": Rule("quantiles", (0.9, 0.5, 0.25), (0.1, 0.5, 0.999)),
+    "tiers, momentum": Rule("quantiles", (0.75, 0.5), (0.2, 0.85), momentum=1 / 3),
     "random": Rule("random", (0.7,)),
     "keeps hardly any": Rule("random", (1 - 2**-53,)),
     "none": Rule("none"),
@@ -28,8 +30,10 @@ RULES = {
 
 def policy_of(rule: Rule) -> Policy:
     if rule.kind == "quantiles":
-        return QuantileTiers(rule.quantiles, rule.ratios)
-    return {"mean": MeanThreshold, "random": RandomPruning, "none": NoPruning}[rule.kind](*rule.ratios)
+        return QuantileTiers(rule.quantiles, rule.ratios, rule.momentum)
+    if rule.kind == "mean":
+        return MeanThreshold(*rule.ratios, momentum=rule.momentum)
+    return {"random": RandomPruning, "none": NoPruning}[rule.kind](*rule.ratios)
 
 
 def _any_finite(dice: random.Random) -> float:

@@ -148,6 +148,13 @@ class Rule:
     kind: str
     ratios: tuple[float, ...] = ()
     quantiles: tuple[float, ...] = ()
+    momentum: float = 0.0
+
+    def blended(self, old: float | None, new: float) -> float:
+        """A sample's score after ``new`` came in. Doubles hold the products exactly, and their sums round as if they did."""
+        if old is None or self.momentum == 0.0:
+            return new
+        return float32(float32(float32(self.momentum) * old) + float32(float32(1.0 - self.momentum) * new))
 
     def thresholds(self, seen: Sequence[float]) -> list[float]:
         if self.kind == "mean":
@@ -193,17 +200,29 @@ class Oracle:
     """A pruner of any number of ranks at once."""
 
     def __init__(
-        self, n: int, rule: Rule, *, seed: int = 0, shuffle: bool = True, contiguous: bool = False, world: int = 1
+        self,
+        n: int,
+        rule: Rule,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        contiguous: bool = False,
+        world: int = 1,
+        protected: Collection[int] = (),
     ) -> None:
+        self.protected = set(protected)
         self.n, self.rule, self.seed, self.shuffle, self.world = n, rule, seed, shuffle, world
         self.scores: list[float | None] = [None] * n
         self.ids: Sequence[int] = range(n) if contiguous or not shuffle else ids_of_slots(n, seed)
         self.visited: set[int] = set()
 
     def update(self, ids: Iterable[int], scores: Iterable[float]) -> None:
+        ids = list(ids)
+        old = {sample: self.scores[sample] for sample in ids}
         for sample, score in zip(ids, scores, strict=True):
-            if math.isfinite(float32(score)):
-                self.scores[sample] = float32(score)
+            new = self.rule.blended(old[sample], float32(score))
+            if math.isfinite(new):
+                self.scores[sample] = new
             self.visited.add(sample)
 
     def plan(self, epoch: int, *, pruning: bool = True) -> None:
@@ -214,6 +233,8 @@ class Oracle:
         self.seen = len(seen)
         self.thresholds = self.rule.thresholds(seen) if pruning else []
         self.tiers = [0 if score is None else sum(score < t for t in self.thresholds) for score in self.scores]
+        for sample in self.protected:
+            self.tiers[sample] = 0
         cutoffs = self.rule.cutoffs()
         self.weights = [weight(cutoffs[tier]) for tier in self.tiers]
         draws = [0] * self.n

@@ -17,6 +17,16 @@ IB_HD std::uint32_t make_mark(bool kept, std::uint32_t tier) { return (tier << k
 
 IB_HD std::uint32_t tier_of_mark(std::uint32_t mark) { return mark >> kTierShift; }
 
+// The marks of a row, where those slots whose bit of `protect` is set are in tier 0 and kept, whatever was decided for them.
+// Bit i of the byte is the row's slot i.
+IB_HD std::uint32_t protect_row(std::uint32_t marks, std::uint8_t protect) {
+  std::uint32_t ones = protect;  // bit i goes to bit 4 i, the kept bit of slot i
+  ones = (ones | ones << 12) & 0x000F000Fu;
+  ones = (ones | ones << 6) & 0x03030303u;
+  ones = (ones | ones << 3) & 0x11111111u;
+  return (marks & ~(ones * 0xFu)) | ones * make_mark(true, 0);
+}
+
 // Bytes hold two marks each.
 IB_HD std::uint32_t mark_at(const std::uint8_t* marks, std::uint64_t slot) {
   return (marks[slot >> 1] >> (kMarkBits * (slot & 1))) & 0xFu;

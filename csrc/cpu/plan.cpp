@@ -1,4 +1,6 @@
 // Plan: one pass over the scores makes the marks; the directory makes the kept slots selectable.
+#include <cstring>
+
 #include "parallel.h"
 
 namespace infobatch::cpu {
@@ -33,6 +35,16 @@ IB_MULTIVERSION void decide_tile(const float* scores, const std::uint16_t* lanes
     wide[i] = static_cast<std::uint8_t>(make_mark(lanes[i] < cutoff, tier_of(score, t0, t1, t2)));
   }
   for (int i = 0; i < kTileSlots / 2; ++i) marks[i] = static_cast<std::uint8_t>(wide[2 * i] | wide[2 * i + 1] << kMarkBits);
+}
+
+// Protects the slots of `rows` rows.
+IB_MULTIVERSION void protect_rows(const std::uint8_t* protect, std::int64_t rows, std::uint8_t* marks) {
+  for (std::int64_t row = 0; row < rows; ++row) {
+    std::uint32_t word;
+    std::memcpy(&word, marks + row * sizeof word, sizeof word);
+    word = protect_row(word, protect[row]);
+    std::memcpy(marks + row * sizeof word, &word, sizeof word);
+  }
 }
 
 IB_MULTIVERSION void count_ones(const IndexBits& args) {
@@ -103,12 +115,14 @@ Status draw_plan(const DrawPlan& args, int threads) {
       const std::int64_t filled = std::min<std::int64_t>(kTileSlots, end - slot);
       if (filled == kTileSlots) {
         decide_tile(args.scores + slot, lanes, levels, args.marks + slot / 2);
+        if (args.protect) protect_rows(args.protect + slot / kRowSlots, kTileRows, args.marks + slot / 2);
         continue;
       }
       float scores[kTileSlots];
       std::uint8_t marks[kTileSlots / 2];
       for (int i = 0; i < kTileSlots; ++i) scores[i] = i < filled ? args.scores[slot + i] : float_of(kUnseenBits);
       decide_tile(scores, lanes, levels, marks);
+      if (args.protect) protect_rows(args.protect + slot / kRowSlots, (filled + kRowSlots - 1) / kRowSlots, marks);
       for (std::int64_t i = filled; i < kTileSlots; ++i) marks[i / 2] &= static_cast<std::uint8_t>(i % 2 ? 0x0F : 0x00);
       std::copy(marks, marks + std::min<std::int64_t>(kTileSlots / 2, bytes - slot / 2), args.marks + slot / 2);
     }

@@ -38,6 +38,7 @@ __device__ std::uint32_t decide_row(const float (&scores)[kRowSlots], const Phil
 // A thread makes a row at a time: eight scores, one Philox block, one word of marks. In sm_90 code that is 160 instructions
 // under one threshold, of which Philox takes 60 (20 wide products, 20 low ones, 20 three-way xors; the keys are made once).
 // Draws of 32 bits would take two blocks a row.
+template <bool kProtects>
 __global__ void __launch_bounds__(kRowBlock, kRowBlocksPerMultiprocessor)
     draw_plan_kernel(DrawPlan args, std::int64_t num_rows) {
   const Levels levels{
@@ -53,6 +54,7 @@ __global__ void __launch_bounds__(kRowBlock, kRowBlocksPerMultiprocessor)
       load_scores<kRowSlots / 4>(args.scores, row * kRowSlots, 4, args.num_slots, scores);
       const PhiloxBlock block = draw(args.seed, first_row + static_cast<std::uint64_t>(row), args.epoch, Purpose::kKeep);
       marks = one_threshold ? decide_row<1>(scores, block, levels) : decide_row<kMaxThresholds>(scores, block, levels);
+      if constexpr (kProtects) marks = protect_row(marks, args.protect[row]);
       if (filled < kRowSlots) marks &= (1u << (kMarkBits * filled)) - 1;
     }
     reinterpret_cast<std::uint32_t*>(args.marks)[row] = marks;
@@ -130,7 +132,8 @@ Status draw_plan(const DrawPlan& args, void* stream) {
   const std::int64_t rows = mark_bytes(args.num_slots) * 8 / (kRowSlots * kMarkBits);
   if (rows == 0) return Status::kOk;
   const unsigned blocks = resident_blocks(ceil_div(rows, kRowBlock), kRowBlocksPerMultiprocessor);
-  draw_plan_kernel<<<blocks, kRowBlock, 0, stream_of(stream)>>>(args, rows);
+  const auto kernel = args.protect ? draw_plan_kernel<true> : draw_plan_kernel<false>;  // nothing is paid where none is
+  kernel<<<blocks, kRowBlock, 0, stream_of(stream)>>>(args, rows);
   return launched();
 }
 
