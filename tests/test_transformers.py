@@ -18,9 +18,8 @@ from infobatch_fast import InfoBatch  # noqa: E402
 from infobatch_fast.integrations.transformers import InfoBatchTrainer  # noqa: E402
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Cannot locate reference"),  # dill, when datasets takes fingerprints
+    pytest.mark.filterwarnings("ignore:'pin_memory' argument is set:UserWarning"),
 ]
 SIZE, VOCAB = 44, 17
 

@@ -26,7 +26,7 @@ try:
         raise ImportError("this version is older")
 except ImportError as error:
     raise ImportError(
-        f"infobatch_fast.integrations.transformers needs transformers>={LOWEST_VERSION} and accelerate: "
+        f"infobatch_fast.integrations.transformers needs transformers>={LOWEST_VERSION} and accelerate, and importing them gave {error}: "
         "pip install -U transformers accelerate"
     ) from error
 
