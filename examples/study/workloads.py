@@ -1,0 +1,141 @@
+"""A workload is data on the device, a model, the losses of some samples, and a figure for how good the model is."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from config import Config
+from models import GPT, make_cnn, make_resnet18
+from sources import Bytes, Pictures, load_cifar, load_digits_pictures, load_text
+from torch import Tensor, nn
+
+EVALUATION_BATCH = 500
+
+
+class Workload(ABC):
+    """Data of one seed."""
+
+    size: int  # training samples
+    test_size: int
+
+    @abstractmethod
+    def make_model(self) -> nn.Module:
+        """A new model, initialised from torch's global generator."""
+
+    @abstractmethod
+    def losses(self, model: nn.Module, index: Tensor, generator: torch.Generator) -> Tensor:
+        """Per-sample losses [B] of the training samples ``index`` [B], augmented by draws from ``generator``."""
+
+    @abstractmethod
+    def quality(self, model: nn.Module, start: int, stop: int) -> Tensor:
+        """What the test samples [start, stop) contribute to the metric, summed."""
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, size: int) -> float:
+        """The metric over the first ``size`` test samples."""
+        model.eval()
+        starts = range(0, size, EVALUATION_BATCH)
+        total = sum(float(self.quality(model, start, min(start + EVALUATION_BATCH, size))) for start in starts)
+        model.train()
+        return total / size
+
+
+class Images(Workload):
+    """Images in random crops of the padded image, mirrored at random where that keeps the meaning."""
+
+    def __init__(self, pictures: Pictures, config: Config, seed: int, padding: int, mirror: bool) -> None:
+        order = torch.randperm(len(pictures.images), generator=torch.Generator().manual_seed(seed))
+        if pictures.test_images is None or pictures.test_labels is None:
+            cut = len(order) // 5
+            test, order = order[:cut], order[cut:]
+            test_images, test_labels = pictures.images[test], pictures.labels[test]
+        else:
+            test_images, test_labels = pictures.test_images, pictures.test_labels
+        train = order[: config.train_size]
+        images = pictures.images[train]
+        self.config, self.mirror, self.side, self.classes = config, mirror, images.shape[1], 10
+        self.size, self.test_size = len(images), len(test_images)
+        self.mean = images.float().mean((0, 1, 2)).to(config.device)
+        self.scale = images.float().std((0, 1, 2)).to(config.device)
+        self.range, self.labels = 2 * padding + 1, pictures.labels[train].to(config.device)
+        self.padded = F.pad(images, (0, 0, padding, padding, padding, padding)).to(config.device)  # [N, H + 2p, W + 2p, C]
+        self.test_images, self.test_labels = test_images.to(config.device), test_labels.to(config.device)
+
+    def make_model(self) -> nn.Module:
+        channels, sizes = self.padded.shape[-1], self.config.sizes
+        if sizes["model"] == "resnet18":
+            model = make_resnet18(channels, self.classes)
+        else:
+            model = make_cnn(channels, self.side, self.classes, sizes["widths"])
+        return model.to(self.config.device, memory_format=torch.channels_last)
+
+    def losses(self, model: nn.Module, index: Tensor, generator: torch.Generator) -> Tensor:
+        device, side = index.device, torch.arange(self.side, device=index.device)
+        shape = (len(index), 1)
+        corner = torch.randint(self.range, (2, *shape), generator=generator, device=device)
+        columns = side.expand(len(index), -1)
+        if self.mirror:
+            flip = torch.rand(shape, generator=generator, device=device) < 0.5
+            columns = torch.where(flip, self.side - 1 - columns, columns)
+        rows, columns = corner[0] + side, corner[1] + columns
+        images = self.padded[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+        return F.cross_entropy(self.logits(model, images), self.labels[index], reduction="none")
+
+    def logits(self, model: nn.Module, images: Tensor) -> Tensor:
+        """uint8 [B, H, W, C] to float32 [B, classes]. The permuted images are channels-last as they are."""
+        planes = ((images.float() - self.mean) / self.scale).permute(0, 3, 1, 2)
+        with torch.autocast(planes.device.type, torch.bfloat16, enabled=self.config.bf16):
+            return model(planes).float()
+
+    def quality(self, model: nn.Module, start: int, stop: int) -> Tensor:
+        return (self.logits(model, self.test_images[start:stop]).argmax(1) == self.test_labels[start:stop]).sum()
+
+
+class Text(Workload):
+    """Windows of the text that do not overlap are the samples; a sample's loss is the mean over its bytes.
+
+    The last tenth of the text is for validation: its loss is given in bits a byte.
+    """
+
+    def __init__(self, source: Bytes, config: Config) -> None:
+        self.config, context = config, config.sizes["context"]
+        cut = len(source.text) * 9 // 10
+        train, test = (self._windows(part, context) for part in (source.text[:cut], source.text[cut:]))
+        self.train, self.test = train[: config.train_size].to(config.device), test.to(config.device)
+        self.size, self.test_size = len(self.train), len(self.test)
+
+    @staticmethod
+    def _windows(text: Tensor, context: int) -> Tensor:
+        """int64 [N, context + 1]: the last byte of a window is only a target, and the next window's first input."""
+        return text.to(torch.int64).unfold(0, context + 1, context).contiguous()
+
+    def make_model(self) -> nn.Module:
+        return GPT(**self.config.sizes).to(self.config.device)
+
+    def losses(self, model: nn.Module, index: Tensor, generator: torch.Generator) -> Tensor:
+        return self._losses(model, self.train[index])
+
+    def _losses(self, model: nn.Module, windows: Tensor) -> Tensor:
+        with torch.autocast(windows.device.type, torch.bfloat16, enabled=self.config.bf16):
+            logits = model(windows[:, :-1]).float()
+        losses = F.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten(), reduction="none")
+        return losses.view(len(windows), -1).mean(1)
+
+    def quality(self, model: nn.Module, start: int, stop: int) -> Tensor:
+        return self._losses(model, self.test[start:stop]).sum() / math.log(2)
+
+
+def open_workload(config: Config, data: Path | None, cache: Path) -> tuple[str, bool, Callable[[int], Workload]]:
+    """The data's name, whether it is a stand-in, and what makes the workload of a seed."""
+    if config.workload == "text":
+        source = load_text(data)
+        text = Text(source, config)  # the same for all seeds: they differ in initialisation and order
+        return source.name, source.stand_in, lambda seed: text
+    pictures = load_digits_pictures() if config.workload == "digits" else load_cifar(data, cache)
+    padding, mirror = (1, False) if config.workload == "digits" else (4, not pictures.stand_in)
+    return pictures.name, pictures.stand_in, lambda seed: Images(pictures, config, seed, padding, mirror)
