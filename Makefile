@@ -72,5 +72,5 @@ $(ready): $(native)
 	@$(PYTHON) -c "import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f'Python 3.10 or newer is needed, $(PYTHON) is {v.major}.{v.minor}: make PYTHON=...')"
 	test -x $(bin)/python || $(PYTHON) -m venv $(VENV)
 	$(pip) $$(sed -n 's/^requires = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '",')
-	PATH="$(bin):$$PATH" $(pip) --no-build-isolation --editable '.[demo,test,dev]'
+	PATH="$(bin):$$PATH" $(pip) --no-build-isolation --editable '.[demo,test,dev,partners]'
 	@touch $@

@@ -6,7 +6,6 @@
 """
 
 from .dataset import IndexedDataset, collate_with_index, with_index
-from .dataset import IndexedDataset, with_index
 from .losses import per_sample, pixel_losses, token_losses
 from .ops import VERSION as __version__
 from .policy import MeanThreshold, NoPruning, Policy, QuantileTiers, RandomPruning

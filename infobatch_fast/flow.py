@@ -108,9 +108,9 @@ class Flow(Epochs):
     def draw(self, count: int) -> Ids:
         """The next indices, at most ``count`` of them and all of one plan, which is made here where the one before has ended."""
         if self._owed:
-            ids, self._owed = self._owed[:count], self._owed[count:]
-            self.drawn += len(ids)
-            return np.array(ids)
+            owed, self._owed = self._owed[:count], self._owed[count:]
+            self.drawn += len(owed)
+            return np.array(owed)
         plan = self.plan()
         self._position = min(self._position, plan.length)
         while self._position == plan.length:

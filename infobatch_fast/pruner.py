@@ -14,8 +14,8 @@ from .checks import Index, check_choice, check_index, check_int, check_size, che
 from .distributed import find_ranks
 from .epochs import Epochs
 from .flow import Flow
-from .lengths import Lengths, expect_steps
 from .histogram import count_scores
+from .lengths import Lengths, expect_steps
 from .plan import Planner
 from .policy import MeanThreshold, Policy, Schedule
 from .protect import Protect, check_protect, count_bits, protect_samples
@@ -117,18 +117,11 @@ class InfoBatch:
         self._ranks = find_ranks(num_replicas, rank, process_group)
         self.device = ops.check_device(device)
 
-        scatter = self.shard == "scattered"
-        self._table = ScoreTable(self.num_samples, self.seed, scatter, self._ranks, self.device)
-        names = ("num_samples", "schedule", "policy", "shuffle", "shard", "seed", "drop_last", "lengths")
-        settings = {name: repr(getattr(self, name)) for name in names} | {"algorithm": str(ops.ALGORITHM_VERSION)}
-        self._planner = Planner(self._table, self.policy, self.seed, self.shuffle, self.drop_last, self._ranks, settings)
-        self._epochs = (
-            Epochs(self._planner, self.schedule) if self.lengths.is_dynamic else Flow(self._planner, self.schedule, self.lengths)
-        )
         self._table = self._new_table(self.num_samples)
         if protected is not None:
             protect_samples(self._table, protected)
-        self._epochs = Epochs(self._new_planner(self._table), self.schedule)
+        planner = self._new_planner(self._table)
+        self._epochs = Epochs(planner, self.schedule) if self.lengths.is_dynamic else Flow(planner, self.schedule, self.lengths)
         self._handle, self._token = ops.register(self), torch.zeros(1, device=self.device)
         self.sampler = InfoBatchSampler(self)
 
@@ -136,7 +129,7 @@ class InfoBatch:
         return ScoreTable(num_samples, self.seed, self.shard == "scattered", self._ranks, self.device)
 
     def _new_planner(self, table: ScoreTable) -> Planner:
-        names = ("num_samples", "schedule", "policy", "shuffle", "shard", "seed", "drop_last")
+        names = ("num_samples", "schedule", "policy", "shuffle", "shard", "seed", "drop_last", "lengths")
         settings = {name: repr(getattr(self, name)) for name in names}
         settings |= {"protect": str(table.protect is not None), "algorithm": str(ops.ALGORITHM_VERSION)}
         return Planner(table, self.policy, self.seed, self.shuffle, self.drop_last, self._ranks, settings)
@@ -383,12 +376,9 @@ class InfoBatch:
             faults = torch.zeros_like(self._table.faults)
             ops.look_up(self._table.shard, self._table.marks, faults, index)
             self._table.raise_bad_indices(faults.tolist())
-        return self._epochs.record(plan, index, scores)
         if self.policy.momentum:
             scores = self._table.blend(index, scores, self.policy.momentum)
-        weights = plan.recorder(index, scores)
-        self._epochs.scored += index.numel()
-        return weights
+        return self._epochs.record(plan, index, scores)
 
     def _look_up(self, index: Index) -> tuple[torch.Tensor, torch.Tensor]:
         checked = check_index(index, self.device)

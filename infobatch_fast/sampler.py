@@ -63,7 +63,10 @@ class _PlanSampler(DistributedSampler[Any]):
 
     def is_stale(self) -> bool:
         """Whether the newest iteration began under a plan that is not in force any more."""
-        return self._progress is not None and not self._epochs.is_current(self._progress.plan)
+        if self._progress is None:
+            return False
+        owner = self._progress.owner
+        return not (self._epochs.is_running(owner) if isinstance(self._epochs, Flow) else self._epochs.is_current(owner))
 
     def set_epoch(self, epoch: int) -> None:
         """Passed on to ``InfoBatch.set_epoch``: trainers call it here."""

@@ -43,9 +43,7 @@ def pack_state(pruner: InfoBatch) -> dict[str, Any]:
     if isinstance(epochs, Flow):
         flow["done"] = epochs.done * ranks.num_replicas
         flow["late_ids"], flow["late_weights"] = epochs.late_state()
-    return flow | {
-        "format": FORMAT,
-    state = {
+    state = flow | {
         "format": FORMAT if table.protect is None else FORMAT_WITH_PROTECTED,
         "algorithm": ops.ALGORITHM_VERSION,
         "num_samples": pruner.num_samples,
@@ -78,6 +76,8 @@ def gather_state(pruner: InfoBatch) -> dict[str, Any]:
     shards = [Ranks(ranks.num_replicas, rank).shard(pruner.num_samples)[1] for rank in range(ranks.num_replicas)]
     state["scores"] = ranks.collect(table.scores, shards)
     state["marks"] = ranks.collect(table.row_marks, [BYTES_PER_ROW * _rows(size) for size in shards])
+    if table.protect is not None:
+        state["protected"] = ranks.collect(table.protect, [_rows(size) for size in shards])
     return state if ranks.rank == 0 else {}
 
 

@@ -51,7 +51,12 @@ def trainer_of(folder: Path, cls: Any = InfoBatchTrainer, model: Any = None, **k
     names = ("infobatch", "per_sample_loss", "callbacks")
     extra = {name: kwargs.pop(name) for name in names if name in kwargs}
     settings = {"num_train_epochs": 8, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "use_cpu": True} | kwargs
-    settings |= {"output_dir": str(folder), "report_to": [], "disable_tqdm": True, "save_strategy": kwargs.get("save_strategy", "no")}
+    settings |= {
+        "output_dir": str(folder),
+        "report_to": [],
+        "disable_tqdm": True,
+        "save_strategy": kwargs.get("save_strategy", "no"),
+    }
     args = transformers.TrainingArguments(**settings)
     return cls(model or model_of(), args, data_collator=pad, train_dataset=tokens(), **extra)
 

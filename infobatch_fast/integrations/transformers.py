@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from ..dataset import with_index
 from ..pruner import InfoBatch
 from ..schedules import EpochProgressLR
+
 LOWEST_VERSION = "5.3.0"  # has _run_epoch and _init_training_state
 
 try:
