@@ -70,7 +70,7 @@ def test_growth_epoch_after_epoch_follows_the_oracle(device: torch.device, name:
     rule, protected = RULES[name], [0, 5, 6, 28]
     pruner = InfoBatch(30, 10, policy=policy_of(rule), delta=1.0, device=device, protect=protected)
     oracle = Oracle(30, rule, protected=protected)
-    for epoch, size in enumerate((30, 31, 100, 1030, 1030)):
+    for epoch, size in enumerate((30, 31, 100, 1030, 1031)):
         pruner.grow(size)
         if size > oracle.n:
             oracle.grow(size)
