@@ -75,7 +75,7 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def check_size(data_source: Sized | int) -> int:
+def check_size(data_source: Sized | int, name: str = "data_source") -> int:
     """Number of samples of a data set, or the number itself.
 
     Raises:
@@ -83,15 +83,17 @@ def check_size(data_source: Sized | int) -> int:
         ValueError: It is empty, or above 2^40.
     """
     if isinstance(data_source, Integral) and not isinstance(data_source, bool):
-        return check_int("data_source", data_source, 1, ops.MAX_SAMPLES)
+        return check_int(name, data_source, 1, ops.MAX_SAMPLES)
     try:
         size = len(data_source)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(
             f"data_source must be a data set with a length, or the number of its samples, got {type(data_source).__name__}: for a "
             "stream pass the number of its samples, and wrap it in KeptOnly(dataset, pruner)"
+            f"{name} must be a data set with a length, or the number of its samples, got {type(data_source).__name__}: for a "
+            "stream pass the number of its samples, and filter their ids with InfoBatch.is_kept"
         ) from None
-    return check_int("len(data_source)", size, 1, ops.MAX_SAMPLES)
+    return check_int(f"len({name})", size, 1, ops.MAX_SAMPLES)
 
 
 def check_index(index: Index, device: torch.device) -> torch.Tensor:

@@ -60,6 +60,15 @@ class Ranks:
         group = self.group or dist.group.WORLD
         assert group is not None
         return dist.get_global_rank(group, rank)
+    def broadcast(self, tensor: torch.Tensor, rank: int) -> torch.Tensor:
+        """What ``rank`` has in its tensor; the others' are of the same shape and dtype, and are not changed."""
+        if self.num_replicas == 1:
+            return tensor
+        sent = tensor.to(self._meeting_device(tensor.device), copy=True)
+        group = self.group or dist.group.WORLD
+        assert group is not None
+        dist.broadcast(sent, dist.get_global_rank(group, rank), group=self.group)
+        return sent.to(tensor.device)
 
     def _meeting_device(self, device: torch.device) -> torch.device:
         """Where the group takes tensors: on the table's device if it can, or else on the one of its backend (NCCL: a GPU)."""
@@ -67,8 +76,8 @@ class Ranks:
         types = [entry.split(":")[0] for entry in backends.split(",")]
         return device if device.type in types else torch.device(types[0])
 
-    def agree(self, settings: dict[str, str], device: torch.device) -> None:
-        """Makes sure that the settings are the same on all ranks.
+    def agree(self, settings: dict[str, str], device: torch.device, done: str = "InfoBatch was constructed") -> None:
+        """Makes sure that the settings of what was ``done`` are the same on all ranks.
 
         Raises:
             RuntimeError: They differ, on every rank alike; the message names what differs, and how.
@@ -86,9 +95,7 @@ class Ranks:
             for name in settings
             if len({other.get(name) for other in everyone}) > 1
         }
-        raise RuntimeError(
-            f"InfoBatch was constructed differently on the ranks; by rank: {differing}. Pass the same on all of them"
-        )
+        raise RuntimeError(f"{done} differently on the ranks; by rank: {differing}. Pass the same on all of them")
 
     def shard(self, num_samples: int) -> tuple[int, int]:
         """First slot and number of slots that this rank owns.

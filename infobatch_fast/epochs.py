@@ -186,6 +186,18 @@ class Epochs:
             self._move_to(self.epoch + 1)
         return self.plan().length
 
+    def is_between(self) -> bool:
+        """Whether no iteration is under way: the epoch is not planned yet, or it was iterated to its end."""
+        if self._saved_plan is not None:  # a checkpoint may have been taken when all was visited
+            self.plan()
+        return self._plan is None or self._is_over(self._plan)
+
+    def plan_with(self, planner: Planner) -> None:
+        """Between epochs: the next plan is made by another planner."""
+        if self._plan is not None:
+            self._move_to(self.epoch + 1)
+        self._planner = planner
+
     def before_writing(self) -> None:
         """Whoever is about to write the table: an order may still be read ahead."""
         self._planner.before_writing()

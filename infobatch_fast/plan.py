@@ -21,6 +21,7 @@ class Plan:
         length: Indices that this rank yields.
         available: Those of them that are this rank's own, in their order; positions behind it repeat the order's start.
         restored: The plan goes on after a restart, without the samples that were visited before.
+        directory: What ``epoch_order`` points into; held, as the planner may be replaced by one of a larger data set.
         side_stream: Where the order is computed ahead of its use; None on the CPU.
     """
 
@@ -38,6 +39,7 @@ class Plan:
     seconds: float
     recorder: ops.Recorder
     epoch_order: ops.EpochOrder
+    directory: ops.BitDirectory
     remaining: ops.BitDirectory | None
     device: torch.device
     side_stream: torch.cuda.Stream | None
@@ -159,6 +161,7 @@ class Planner:
             seconds=time.perf_counter() - start,
             recorder=ops.Recorder(table.shard, table.scores, table.marks, table.faults, cutoffs),
             epoch_order=epoch_order,
+            directory=self.directory,
             remaining=remaining,
             device=table.device,
             side_stream=self.side_stream,

@@ -16,6 +16,7 @@ from .epochs import Epochs
 from .flow import Flow
 from .histogram import count_scores
 from .lengths import Lengths, expect_steps
+from .growth import move_scores, new_data_source
 from .plan import Planner
 from .policy import MeanThreshold, Policy, Schedule
 from .protect import Protect, check_protect, count_bits, protect_samples
@@ -131,6 +132,8 @@ class InfoBatch:
     def _new_planner(self, table: ScoreTable) -> Planner:
         names = ("num_samples", "schedule", "policy", "shuffle", "shard", "seed", "drop_last", "lengths")
         settings = {name: repr(getattr(self, name)) for name in names}
+        names = ("schedule", "policy", "shuffle", "shard", "seed", "drop_last")
+        settings = {name: repr(getattr(self, name)) for name in names} | {"num_samples": repr(table.num_samples)}
         settings |= {"protect": str(table.protect is not None), "algorithm": str(ops.ALGORITHM_VERSION)}
         return Planner(table, self.policy, self.seed, self.shuffle, self.drop_last, self._ranks, settings)
 
@@ -243,6 +246,48 @@ class InfoBatch:
             epoch: At least 0. Epochs from ``num_epochs`` on are full.
         """
         self._epochs.select(epoch)
+
+    def grow(self, new_size: Sized | int | None = None, *, protect: Protect | None = None) -> None:
+        """Takes up samples that were added at the end of the data set: ids [N, new_size), unseen, so kept until they have a score.
+
+        It may be called between epochs: after an epoch was iterated to its end, which then is over, or before the plan of the
+        current one is made, as after ``set_epoch``. Scores and protected samples stay what they are; the samples are dealt out
+        anew, so each rank owns others than before. While it lasts there are two tables. On several ranks it is a collective call,
+        in which all scores are sent to all ranks once. What was made of the old size is made anew: loaders with persistent
+        workers, which hold a copy of the data set, and captured CUDA graphs of ``update``.
+
+        Args:
+            new_size: The number of samples, or a data set that takes the place of the old one; by default what the data set at
+                hand has now. N leaves all as it is, at any time.
+            protect: Samples that are never pruned, beside those which are not already: ids, or a mask of all ``new_size``.
+
+        Raises:
+            TypeError, IndexError: As for the constructor.
+            ValueError: ``new_size`` is below N, or is not the length of the data set.
+            RuntimeError: An epoch is under way, or the ranks do not agree. In every case nothing is changed.
+        """
+        source, size = new_data_source(self.data_source, new_size, self.num_samples)
+        protected = None if protect is None else check_protect(protect, size)
+        epochs, between = self._epochs, self._epochs.is_between()
+        what = {"new_size": str(size), "epoch": str(epochs.epoch), "between epochs": str(between)}
+        self._ranks.agree(what | {"protect": str(protect is not None)}, self.device, "grow was called")
+        if size == self.num_samples and protected is None:
+            self.data_source = source
+            return
+        if not between:
+            raise RuntimeError(
+                f"grow: epoch {epochs.epoch} is under way, and its plan is one of {self.num_samples} samples: iterate it to its "
+                f"end first, or leave the rest of it out by set_epoch({epochs.epoch + 1}); and call grow before anything that "
+                "needs the next plan, such as len(loader)"
+            )
+        table = self._new_table(size)
+        move_scores(self._table, table, self._ranks)
+        if protected is not None:
+            protect_samples(table, protected)
+        planner = self._new_planner(table)
+        epochs.before_writing()  # what was read ahead from the old table is done before its memory is given away
+        self.data_source, self.num_samples, self._table = source, size, table
+        epochs.plan_with(planner)
 
     @property
     def progress(self) -> float:

@@ -32,6 +32,7 @@ class ScoreTable:
         device: Where the table lives.
 
     Attributes:
+        deal: Sample id to slot.
         scores: float32 [n], by slot; NaN = unseen.
         marks: uint8, the marks of csrc/core/marks.h, padded to whole blocks.
         protect: uint8 [rows], a bit for each slot that is never pruned; None where there is none.
@@ -46,8 +47,8 @@ class ScoreTable:
             raise ValueError(
                 f"num_replicas={ranks.num_replicas} leaves {self.num_slots} samples a rank, and the limit is {MAX_SLOTS}"
             )
-        deal = ops.deal_permutation(num_samples, seed) if scatter else ops.identity_permutation(num_samples)
-        self.shard = ops.Shard(deal, self.first_slot, self.num_slots)
+        self.deal = ops.deal_permutation(num_samples, seed) if scatter else ops.identity_permutation(num_samples)
+        self.shard = ops.Shard(self.deal, self.first_slot, self.num_slots)
         self.scores = ops.empty_table(self.num_slots, torch.float32, device).fill_(math.nan)
         self.marks = ops.empty_table(ops.mark_bytes(self.num_slots), torch.uint8, device).zero_()
         self.faults = torch.zeros(4, dtype=torch.int64, device=device)

@@ -216,6 +216,12 @@ class Oracle:
         self.ids: Sequence[int] = range(n) if contiguous or not shuffle else ids_of_slots(n, seed)
         self.visited: set[int] = set()
 
+    def grow(self, n: int) -> None:
+        """Samples are added: ids up to n."""
+        self.scores += [None] * (n - self.n)
+        self.ids = range(n) if isinstance(self.ids, range) else ids_of_slots(n, self.seed)
+        self.n = n
+
     def update(self, ids: Iterable[int], scores: Iterable[float]) -> None:
         ids = list(ids)
         old = {sample: self.scores[sample] for sample in ids}

@@ -4,12 +4,14 @@ import copy
 import math
 from collections.abc import Sequence
 
+import pytest
 import torch
 from compare import RULES, assert_same_decisions, bits, policy_of
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from oracle import Oracle, Rule, float32, prunes
+from runs import snapshot
 
 from infobatch_fast import InfoBatch
 
@@ -21,8 +23,8 @@ LOSSES = st.sampled_from(ODD_LOSSES) | st.floats(-10, 100)
 class Life:
     """What a user is promised: when a plan is made, when the epoch moves on by itself, and what a restart leaves to do."""
 
-    def __init__(self, n: int, rule: Rule, seed: int, shuffle: bool) -> None:
-        self.oracle = Oracle(n, rule, seed=seed, shuffle=shuffle)
+    def __init__(self, n: int, rule: Rule, seed: int, shuffle: bool, protected: Sequence[int]) -> None:
+        self.oracle = Oracle(n, rule, seed=seed, shuffle=shuffle, protected=protected)
         self.planned_samples = self.planned_kept = 0
         self.restarted = False
         self.go_to(0)
@@ -77,6 +79,17 @@ class Life:
             self.need_plan()
         return len(self.order())
 
+    def grow(self, n: int) -> bool:
+        """Whether it was allowed."""
+        if n == self.oracle.n:
+            return True
+        if self.planned and not self.is_over():
+            return False
+        self.oracle.grow(n)
+        if self.planned:
+            self.go_to(self.epoch + 1)
+        return True
+
     def restart(self) -> None:
         """A new process has loaded the state."""
         self.restarted, self.selected = True, False
@@ -91,16 +104,18 @@ class Sequences(RuleBasedStateMachine):
     @initialize(
         n=st.sampled_from([1, 2, 7, 8, 9, 33, 130]),
         name=st.sampled_from(sorted(RULES)),
+        protect=st.booleans(),
         seed=st.sampled_from([0, 1, 2**64 - 1]),
         shuffle=st.booleans(),
     )
-    def construct(self, n: int, name: str, seed: int, shuffle: bool) -> None:
+    def construct(self, n: int, name: str, protect: bool, seed: int, shuffle: bool) -> None:
         self.n, self.rule, self.seed, self.shuffle = n, RULES[name], seed, shuffle
-        self.life = Life(n, self.rule, seed, shuffle)
+        self.protected = range(0, n, 3) if protect else None
+        self.life = Life(n, self.rule, seed, shuffle, self.protected or ())
         self.pruner = self.new_pruner()
 
     def new_pruner(self) -> InfoBatch:
-        kind = {"seed": self.seed, "shuffle": self.shuffle, "device": self.device}
+        kind = {"seed": self.seed, "shuffle": self.shuffle, "device": self.device, "protect": self.protected}
         return InfoBatch(self.n, NUM_EPOCHS, policy=policy_of(self.rule), delta=DELTA, warmup_epochs=WARMUP, **kind)
 
     def do_update(self, ids: Sequence[int], losses: Sequence[float]) -> None:
@@ -203,6 +218,18 @@ class Sequences(RuleBasedStateMachine):
     def ask_for_the_scores(self) -> None:
         scores = [math.nan if score is None else score for score in self.life.oracle.scores]
         assert bits(self.pruner.scores().tolist()) == bits(scores)
+
+    @rule(more=st.sampled_from([0, 1, 5, 8, 40]))
+    def grow(self, more: int) -> None:
+        before = snapshot(self.pruner)
+        if self.life.grow(self.n + more):
+            self.pruner.grow(self.n + more)
+            self.n += more
+        else:
+            with pytest.raises(RuntimeError, match=r"grow: epoch .* is under way"):
+                self.pruner.grow(self.n + more)
+            assert snapshot(self.pruner) == before
+        assert (self.pruner.epoch, self.pruner.num_samples) == (self.life.epoch, self.n)
 
     @rule()
     def save_and_go_on(self) -> None:
