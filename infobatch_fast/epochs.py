@@ -8,7 +8,6 @@ import torch
 
 from . import ops
 from .checks import check_int
-from .late import LateLosses, look_behind
 from .plan import Plan, Planner
 from .policy import Schedule
 
@@ -41,8 +40,7 @@ class Epochs:
 
     Attributes:
         epoch: The current epoch.
-        scored: Losses recorded under its plan. Negative while losses of the plan before are on their way.
-        late: What is known of those losses.
+        scored: Losses recorded since its plan was made.
         planned_samples, planned_kept: Sums over the plans made so far.
         saved_fraction: What the latest pruned plan saved; None before there is one that knew scores.
         moves: int64 [1], how often the current plan was given up; a stream's workers read it in shared memory.
@@ -141,32 +139,13 @@ class Epochs:
         at_end = 0 < start == plan.length and not self._was_selected
         if not (at_end or self._is_over(plan)):
             return plan, start
-        unscored = self._yielded - (self.scored - max(0, self._scored_before)) if self._exhausted else 0
-        return self._follow(plan, unscored), 0
-
-    def _follow(self, before: Plan, unscored: int) -> Plan:
-        """The plan of the next epoch, made while ``unscored`` losses of the plan before are still on their way."""
-        late = None
-        if unscored > 0:
-            older = self.late.count if self.late is not None else 0
-            samples, count = look_behind(before, self._planner.table, min(max(0, unscored - older), before.length))
-            if self.late is not None and older:
-                samples = self.late.samples.last(older).join(samples)
-            late = LateLosses(samples, older + count) if older + count else None
+        # Whether an iteration that was exhausted will still be trained on, nobody knows here: what comes counts under the new plan.
         self._move_to(self.epoch + 1)
-        plan = self.plan()
-        self.late = late
-        self.scored = -late.count if late is not None else 0
-        return plan
+        return self.plan(), 0
 
     def record(self, plan: Plan, index: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Records a batch under the plan in force; its weights."""
-        if self.late is None:
-            weights = plan.recorder(index, scores)
-        else:
-            weights = self.late.record(plan, self._planner.table, index, scores)
-            if self.late.window <= 0:
-                self.late = None
+        weights = plan.recorder(index, scores)
         self.scored += index.numel()
         return weights
 
@@ -225,4 +204,3 @@ class Epochs:
         self._plan = self._saved_plan = None
         self._exhausted = self._was_selected = False
         self._yielded = 0
-        self.late = None

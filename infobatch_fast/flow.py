@@ -12,7 +12,7 @@ from . import ops
 from .checks import check_int
 from .chunks import CHUNK, Chunk, Ids, read_chunks
 from .epochs import LAST_EPOCH, Epochs, Place, SavedPlan
-from .late import LateLosses, OnTheirWay
+from .late import LateLosses, OnTheirWay, look_behind
 from .lengths import Lengths
 from .plan import Plan, Planner
 from .policy import Schedule
@@ -30,6 +30,8 @@ class Flow(Epochs):
     Args:
         planner, schedule: As in ``Epochs``.
         lengths: How long an epoch of the trainer is. The schedule counts these, or, if they never end, plans.
+
+    ``scored`` is negative while losses of the plan before are on their way.
     """
 
     def __init__(self, planner: Planner, schedule: Schedule, lengths: Lengths) -> None:
@@ -37,6 +39,7 @@ class Flow(Epochs):
         self._length = lengths.indices
         self._batch_size = lengths.batch_size or 1
         self.drawn = self.done = 0
+        self.late: LateLosses | None = None  # of the plan before
         self._iteration: object | None = None  # the newest one, until it has come to its end
         self._began: tuple[Plan | None, int, int, int, list[int]] | None = None  # where it began
         self._marked: int | None = None  # what set_epoch was called with
@@ -116,6 +119,8 @@ class Flow(Epochs):
         while self._position == plan.length:
             plan = self._follow(plan, self.drawn - self.done)
         if not len(self._chunk):
+            plan = self._follow(plan)
+        if not self._chunk:
             if self._reader is None:
                 self._reader = read_chunks(plan, self._position, CHUNK)
             self._chunk = next(self._reader).ids
@@ -135,7 +140,13 @@ class Flow(Epochs):
 
     def record(self, plan: Plan, index: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Records a batch under the plan in force; its weights."""
-        weights = super().record(plan, index, scores)
+        if self.late is None:
+            weights = plan.recorder(index, scores)
+        else:
+            weights = self.late.record(plan, self._planner.table, index, scores)
+            if self.late.window <= 0:
+                self.late = None
+        self.scored += index.numel()
         self.done += index.numel()
         return weights
 
@@ -162,13 +173,27 @@ class Flow(Epochs):
     def _move_to(self, epoch: int) -> None:
         super()._move_to(epoch)
         self._position, self._reader, self._chunk = 0, None, NOTHING
+        self._position, self._reader, self._chunk = 0, None, []
+        self.late = None
 
     # ---- what is on its way when a plan ends ----
 
-    def _follow(self, before: Plan, unscored: int) -> Plan:
-        plan = super()._follow(before, unscored)
+    def _follow(self, before: Plan) -> Plan:
+        """The plan of the next pass, made while losses of the one before are still on their way."""
+        unscored = self.drawn - self.done
+        late = None
+        if unscored > 0:
+            older = self.late.count if self.late is not None else 0
+            samples, count = look_behind(before, self._planner.table, min(max(0, unscored - older), before.length))
+            if self.late is not None and older:
+                samples = self.late.samples.last(older).join(samples)
+            late = LateLosses(samples, older + count) if older + count else None
+        self._move_to(self.epoch + 1)
+        plan = self.plan()
+        self.late = late
+        self.scored = -late.count if late is not None else 0
         # Losses that did not come and whose samples were visited all the same never will: a batch that was left out, for instance.
-        self.done = self.drawn - (self.late.count if self.late is not None else 0)
+        self.done = self.drawn - (late.count if late is not None else 0)
         self._share()
         return plan
 

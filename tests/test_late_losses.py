@@ -2,61 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-from typing import Any
+import math
 
-import pytest
 import torch
-from flows import Made, Trainer, ahead, first_difference, follow, plans  # noqa: F401
-from items import Items
-from torch.utils.data import DataLoader
+from flows import Made, Trainer, ahead, first_difference, plans  # noqa: F401
 
-from infobatch_fast import InfoBatch, MeanThreshold, QuantileTiers, with_index
+from infobatch_fast import InfoBatch
 from infobatch_fast.late import LateLosses, OnTheirWay, look_behind
 
-SIZE, BATCH = 203, 8
-
-
-def for_ever(pruner: InfoBatch) -> Iterator[list[int]]:
-    while True:
-        yield from pruner.sampler.batches(BATCH)
-
-
-@pytest.mark.parametrize("count", [1, 5, 17, 40])
-@pytest.mark.parametrize("policy", [MeanThreshold(), QuantileTiers()], ids=str)
-def test_a_loader_that_repeats_a_dynamic_sampler_gets_each_plans_own_weights(
-    device: torch.device,
-    plans: list[Made],  # noqa: F811
-    policy: Any,
-    count: int,
-) -> None:
-    trainer = Trainer(InfoBatch(SIZE, 40, delta=1.0, policy=policy, device=device))
-    for batch in itertools.islice(ahead(for_ever(trainer.pruner), count), 300):
-        trainer.step(batch)
-    assert len(plans) > 10
-    follow(trainer, plans)
-
-
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning", "ignore:This DataLoader will create:UserWarning")
-def test_workers_that_run_into_the_next_epoch(plans: list[Made]) -> None:  # noqa: F811
-    class Repeated:
-        def __iter__(self) -> Iterator[list[int]]:
-            return for_ever(trainer.pruner)
-
-    trainer = Trainer(InfoBatch(SIZE, 40, delta=1.0))
-    loader = DataLoader(with_index(Items(SIZE)), batch_sampler=Repeated(), num_workers=2, prefetch_factor=6)  # type: ignore[arg-type]
-    for index, _ in itertools.islice(loader, 200):
-        trainer.step(index)
-    follow(trainer, plans)
+SIZE = 203
 
 
 def test_what_came_late_still_comes_again_after_a_restart_where_the_new_plan_keeps_it(
     device: torch.device,
     plans: list[Made],  # noqa: F811
 ) -> None:
-    trainer = Trainer(InfoBatch(SIZE, 40, delta=1.0, device=device))
-    source = ahead(for_ever(trainer.pruner), 6)
+    trainer = Trainer(InfoBatch(SIZE, 40, delta=1.0, steps_per_epoch=math.inf, device=device))
+    source = ahead(trainer.pruner.sampler.batches(1), 48)
     for batch in source:
         trainer.step(batch)
         if len(plans) == 2 and len(trainer.visited) == SIZE:
