@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from infobatch_fast import InfoBatch  # noqa: E402
 from infobatch_fast.integrations.transformers import InfoBatchTrainer  # noqa: E402
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:Cannot locate reference"),  # dill, when datasets takes fingerprints
+    pytest.mark.filterwarnings("ignore:Cannot (locate|pickle)"),  # dill, when datasets takes fingerprints
     pytest.mark.filterwarnings("ignore:'pin_memory' argument is set:UserWarning"),
 ]
 SIZE, VOCAB = 44, 17
@@ -51,7 +52,12 @@ def trainer_of(folder: Path, cls: Any = InfoBatchTrainer, model: Any = None, **k
     names = ("infobatch", "per_sample_loss", "callbacks")
     extra = {name: kwargs.pop(name) for name in names if name in kwargs}
     settings = {"num_train_epochs": 8, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "use_cpu": True} | kwargs
-    settings |= {"output_dir": str(folder), "report_to": [], "disable_tqdm": True, "save_strategy": kwargs.get("save_strategy", "no")}
+    settings |= {
+        "output_dir": str(folder),
+        "report_to": [],
+        "disable_tqdm": True,
+        "save_strategy": kwargs.get("save_strategy", "no"),
+    }
     args = transformers.TrainingArguments(**settings)
     return cls(model or model_of(), args, data_collator=pad, train_dataset=tokens(), **extra)
 
@@ -76,8 +82,8 @@ def test_every_score_is_the_samples_own_loss(tmp_path: Path, workers: int) -> No
     )
     trainer.train()
     truth = true_losses(trainer.model)
-    assert [kept for kept, _ in seen][0] == SIZE
-    assert [kept for kept, _ in seen][1] < SIZE
+    assert seen[0][0] == SIZE
+    assert seen[1][0] < SIZE
     for _, scores in seen:
         torch.testing.assert_close(scores, truth)
 
@@ -86,13 +92,15 @@ def test_pruned_epochs_are_shorter_and_the_learning_rate_ends_where_the_schedule
     trainer = trainer_of(tmp_path, gradient_accumulation_steps=3, logging_steps=1)
     steps = trainer.train().global_step
     kept = [entry["infobatch_kept"] for entry in trainer.state.log_history if "infobatch_kept" in entry]
-    assert steps == sum(-(-(-(-samples // 4)) // 3) for samples in kept)  # batches of 4, each third one steps, and the last
+    assert steps == sum(
+        math.ceil(math.ceil(samples / 4) / 3) for samples in kept
+    )  # batches of 4, each third one steps, and the last
     assert len(kept) == 8
     assert kept[0] == kept[-1] == SIZE
     assert max(kept[1:7]) < SIZE
     assert trainer.state.max_steps == steps
     assert trainer.state.epoch == 8.0
-    assert trainer.lr_scheduler.get_last_lr() == [0.0]
+    assert trainer.lr_scheduler.get_last_lr() == [0.0, 0.0]  # parameters with weight decay, and without
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
@@ -112,19 +120,11 @@ def test_without_pruning_the_weights_are_those_of_the_trainer_on_the_same_batche
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("step", [13, 22])  # in the middle of a pruned epoch, and at the end of one that is full
+@pytest.mark.parametrize("step", [11, 13, 22])  # at the end of epoch 0, and in the middle of pruned ones
 def test_a_run_resumed_in_mid_epoch_ends_as_one_that_was_not_interrupted(tmp_path: Path, step: int) -> None:
-    visited: list[int] = []
-
-    class Noting(InfoBatchTrainer):
-        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            if self.pruner.epoch == 1 or self.state.global_step >= step:
-                visited.extend(inputs["infobatch_index"].tolist())
-            return super().compute_loss(model, inputs, *args, **kwargs)
-
     whole = trainer_of(tmp_path, model=model_of(dropout=0.1), save_strategy="steps", save_steps=step)
     whole.train()
-    resumed = trainer_of(tmp_path, cls=Noting, model=model_of(dropout=0.1))
+    resumed = trainer_of(tmp_path, model=model_of(dropout=0.1))
     resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
     assert resumed.state.global_step == whole.state.global_step
     for mine, other in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):

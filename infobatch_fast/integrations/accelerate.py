@@ -20,7 +20,9 @@ try:
     from accelerate import Accelerator
     from accelerate.data_loader import prepare_data_loader
 except ImportError as error:
-    raise ImportError(f"infobatch_fast.integrations.accelerate needs accelerate>={LOWEST_VERSION}: pip install accelerate") from error
+    raise ImportError(
+        f"infobatch_fast.integrations.accelerate needs accelerate>={LOWEST_VERSION}: pip install accelerate"
+    ) from error
 
 
 def prepare(accelerator: Accelerator, loader: DataLoader[Any], name: str | None = "infobatch") -> Any:
@@ -128,6 +130,8 @@ def _check_fit(accelerator: Accelerator, pruner: InfoBatch) -> None:
             "InfoBatch(...), or give InfoBatch the data-parallel process_group"
         )
     if accelerator.split_batches:
-        raise ValueError("split_batches=True splits a batch of all ranks, and each rank has batches of its own here: leave it False")
+        raise ValueError(
+            "split_batches=True splits a batch of all ranks, and each rank has batches of its own here: leave it False"
+        )
     if accelerator.dispatch_batches:
         raise ValueError("dispatch_batches=True lets rank 0 alone read, and each rank reads its own samples here: leave it False")

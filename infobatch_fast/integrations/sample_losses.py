@@ -59,9 +59,7 @@ def class_losses(
     if problem_type is None and outputs == 1:
         problem_type = "regression"
     if problem_type == "single_label_classification" or (problem_type is None and not labels.is_floating_point()):
-        losses = F.cross_entropy(
-            logits, labels.view(-1), ignore_index=IGNORED, reduction="none", label_smoothing=label_smoothing
-        )
+        losses = F.cross_entropy(logits, labels.view(-1), ignore_index=IGNORED, reduction="none", label_smoothing=label_smoothing)
         return SampleLosses(losses, labels.view(-1).ne(IGNORED).long())
     labels = labels.view(-1, 1) if outputs == 1 else labels
     if problem_type == "regression":

@@ -58,7 +58,9 @@ def check_trainer(trainer: Trainer) -> None:
     if args.n_gpu > 1:
         raise ValueError(f"this process drives {args.n_gpu} GPUs with DataParallel: start one process a GPU with torchrun")
     if any((getattr(config, f"{kind}_size", 1) or 1) > 1 for kind in ("tp", "cp", "sp")):
-        raise ValueError("tensor, context and sequence parallelism are not supported by InfoBatchTrainer: leave parallelism_config out")
+        raise ValueError(
+            "tensor, context and sequence parallelism are not supported by InfoBatchTrainer: leave parallelism_config out"
+        )
     if args.train_sampling_strategy not in ("random", "sequential"):
         raise ValueError(
             f"train_sampling_strategy={args.train_sampling_strategy!r} puts another sampler in the place of InfoBatch's: leave it "

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from ..dataset import with_index
 from ..pruner import InfoBatch
 from ..schedules import EpochProgressLR
+
 LOWEST_VERSION = "5.3.0"  # has _run_epoch and _init_training_state
 
 try:
@@ -118,8 +119,10 @@ class InfoBatchTrainer(Trainer):  # type: ignore[misc]
             dataset = self._remove_unused_columns(dataset, description="training")
         else:
             collator = self._get_collator_with_removed_columns(collator, description="training")
+        self._worker_seeds = torch.Generator()  # of its own: an iteration must not draw from the global one, which models use
         loader = DataLoader(
             with_index(dataset),
+            generator=self._worker_seeds,
             batch_sampler=self.pruner.sampler.batches(self._train_batch_size, args.dataloader_drop_last),
             collate_fn=IndexCollator(collator),
             num_workers=args.dataloader_num_workers,
@@ -210,6 +213,7 @@ class InfoBatchTrainer(Trainer):  # type: ignore[misc]
         """An epoch with its own number of steps, where the Trainer would take that of the first."""
         self._has_trained = True
         train_dataloader.set_epoch(epoch)
+        self._worker_seeds.manual_seed(self.pruner.seed ^ self.state.global_step)
         batches, accumulated = len(train_dataloader), self.args.gradient_accumulation_steps
         kwargs["steps_in_epoch"], kwargs["num_update_steps_per_epoch"] = batches, -(-batches // accumulated)
         if self.args.max_steps <= 0:
