@@ -138,3 +138,27 @@ def test_a_checkpoint_without_the_pruner_is_named(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "checkpoint-5" / "infobatch")
     with pytest.raises(FileNotFoundError, match="holds no state of an InfoBatch"):
         trainer_of(tmp_path, max_steps=8).train(resume_from_checkpoint=True)
+
+
+def test_weights_of_a_pruned_epoch_reach_the_loss_and_the_gradient(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, learning_rate=0.0, num_train_epochs=4)
+    trainer.train()
+    trainer.pruner.set_epoch(2)
+    index = trainer.pruner.sampler.indices(0, 6)
+    weights = trainer.pruner.weights(index)
+    assert weights.max() > weights.min() == 1
+    rows = trainer.train_dataset.remove_columns("name")
+    batch = pad([rows[i] for i in index.tolist()]) | {"infobatch_index": index}
+    model = trainer.model.train()
+    model.zero_grad()
+    loss = trainer.compute_loss(model, batch, num_items_in_batch=torch.tensor(100))
+    loss.backward()
+    gradient = model.transformer.wte.weight.grad.clone()
+    model.zero_grad()
+    expected = torch.zeros(())
+    for weight, sample in zip(weights, index.tolist(), strict=True):
+        row = torch.tensor([rows[sample]["input_ids"]])
+        expected = expected + weight * F.cross_entropy(model(row).logits[0, :-1], row[0, 1:], reduction="sum") / 100
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradient, model.transformer.wte.weight.grad)

@@ -27,12 +27,12 @@ try:
         raise ImportError("this version is older")
 except ImportError as error:
     raise ImportError(
-        f"infobatch_fast.integrations.transformers needs transformers>={LOWEST_VERSION} and accelerate, and importing them gave {error}: "
+        f"infobatch_fast.integrations.transformers needs transformers>={LOWEST_VERSION} and accelerate; importing them gave: {error}. "
         "pip install -U transformers accelerate"
     ) from error
 
-from .accelerate import load, prepare, save
-from .trainer_batches import (
+from .accelerate import load, prepare, save  # noqa: E402
+from .trainer_batches import (  # noqa: E402
     KEY,
     FullEpoch,
     IndexCollator,
@@ -112,8 +112,8 @@ class InfoBatchTrainer(Trainer):  # type: ignore[misc]
             return super().get_train_dataloader()  # which says what is missing
         if len(dataset) != self.pruner.num_samples:
             raise ValueError(
-                f"train_dataset has {len(dataset)} samples and the pruner {self.pruner.num_samples}: construct the trainer anew with "
-                "the other training set, and InfoBatch with this one"
+                f"train_dataset has {len(dataset)} samples and the pruner {self.pruner.num_samples}: construct the trainer anew "
+                "with this training set"
             )
         if is_datasets_available() and hasattr(dataset, "remove_columns"):
             dataset = self._remove_unused_columns(dataset, description="training")
@@ -168,6 +168,8 @@ class InfoBatchTrainer(Trainer):  # type: ignore[misc]
             if self.args.average_tokens_across_devices:  # DDP takes the mean of what is a part of the sum
                 loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    lr_scheduler: Any
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The Trainer's scheduler, driven by the progress of the run. One of the caller's, or a metric's, stays as it is."""
