@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from torch.distributed.checkpoint import FileSystemReader, state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.utils.data import DataLoader
 
 from ..pruner import InfoBatch
@@ -100,8 +101,8 @@ def load(pruner: InfoBatch, folder: str | os.PathLike[str]) -> None:
     saved = getattr(FileSystemReader(folder).read_metadata().state_dict_metadata.get("pruner.scores"), "size", [None])[0]
     if saved != pruner.num_samples:
         raise ValueError(
-            f"{folder} is of a data set of {saved} samples, and this pruner of {pruner.num_samples}: resume with the data set of the "
-            "saved run"
+            f"{folder} is of a data set of {saved} samples, and this pruner of {pruner.num_samples}: resume with the data set of "
+            "the saved run"
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)

@@ -27,7 +27,7 @@ try:
         raise ImportError("this version is older")
 except ImportError as error:
     raise ImportError(
-        f"infobatch_fast.integrations.transformers needs transformers>={LOWEST_VERSION} and accelerate; importing them gave: {error}. "
+        f"infobatch_fast.integrations.transformers needs transformers>={LOWEST_VERSION} and accelerate; import gave: {error}. "
         "pip install -U transformers accelerate"
     ) from error
 
