@@ -134,7 +134,8 @@ def _check_fit(accelerator: Accelerator, pruner: InfoBatch) -> None:
     if pruner.num_replicas != ranks and _group(pruner) is None:
         raise ValueError(
             f"the pruner counts {pruner.num_replicas} rank(s) and the accelerator {ranks}: construct Accelerator() before "
-            "InfoBatch(...), or give InfoBatch the data-parallel process_group"
+            "InfoBatch(...), or give InfoBatch the data-parallel process_group; ranks without GPUs need Accelerator(cpu=True), or "
+            "TrainingArguments(use_cpu=True)"
         )
     if accelerator.split_batches:
         raise ValueError(
