@@ -35,7 +35,7 @@ def main() -> None:
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_positions=LENGTH, n_embd=32, n_layer=2, n_head=2))
     with tempfile.TemporaryDirectory() as folder:
-        on_cpu = {} if torch.cuda.is_available() else {"use_cpu": True, "ddp_backend": "gloo"}
+        on_cpu = {} if torch.cuda.is_available() else {"use_cpu": True}
         training = {"num_train_epochs": 12, "per_device_train_batch_size": 16, "learning_rate": 3e-3}
         args = TrainingArguments(folder, report_to=[], save_strategy="no", **training, **on_cpu)
         trainer = InfoBatchTrainer(model, args, train_dataset=make_samples())  # (1)
