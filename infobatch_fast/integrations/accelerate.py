@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.utils.data import DataLoader
 
 from ..pruner import InfoBatch
@@ -35,8 +36,8 @@ def prepare(accelerator: Accelerator, loader: DataLoader[Any], name: str | None 
 
     Args:
         accelerator: The accelerator, made before the pruner, so that the pruner finds the process group.
-        loader: ``DataLoader(with_index(dataset), ..., sampler=pruner.sampler)``, or with ``batch_sampler=pruner.sampler.batches(B)``;
-            B samples a rank.
+        loader: ``DataLoader(with_index(dataset), B, sampler=pruner.sampler)``, or
+            ``batch_sampler=pruner.sampler.batches(B)``; B samples a rank.
         name: ``accelerator.save_state(folder)`` writes the pruner's state to ``folder/name``, and ``load_state`` reads it, on any
             number of ranks. None: neither.
 
@@ -82,7 +83,7 @@ def save(pruner: InfoBatch, folder: str | os.PathLike[str]) -> None:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
-        dcp.save({"pruner": pruner}, checkpoint_id=folder, process_group=_group(pruner))
+        state_dict_saver.save({"pruner": pruner}, checkpoint_id=folder, process_group=_group(pruner))
 
 
 def load(pruner: InfoBatch, folder: str | os.PathLike[str]) -> None:
@@ -97,9 +98,15 @@ def load(pruner: InfoBatch, folder: str | os.PathLike[str]) -> None:
             f"{folder} holds no state of an InfoBatch: the checkpoint was interrupted while it was written, or made without "
             "InfoBatch. Go on from another checkpoint, or start with new scores: load the weights alone, and do not resume"
         )
+    saved = getattr(FileSystemReader(folder).read_metadata().state_dict_metadata.get("pruner.scores"), "size", [None])[0]
+    if saved != pruner.num_samples:
+        raise ValueError(
+            f"{folder} is of a data set of {saved} samples, and this pruner of {pruner.num_samples}: resume with the data set of "
+            "the saved run"
+        )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
-        dcp.load({"pruner": pruner}, checkpoint_id=folder, process_group=_group(pruner))
+        state_dict_loader.load({"pruner": pruner}, checkpoint_id=folder, process_group=_group(pruner))
 
 
 def _group(pruner: InfoBatch) -> dist.ProcessGroup | None:
@@ -127,7 +134,8 @@ def _check_fit(accelerator: Accelerator, pruner: InfoBatch) -> None:
     if pruner.num_replicas != ranks and _group(pruner) is None:
         raise ValueError(
             f"the pruner counts {pruner.num_replicas} rank(s) and the accelerator {ranks}: construct Accelerator() before "
-            "InfoBatch(...), or give InfoBatch the data-parallel process_group"
+            "InfoBatch(...), or give InfoBatch the data-parallel process_group; ranks without GPUs need Accelerator(cpu=True), or "
+            "TrainingArguments(use_cpu=True)"
         )
     if accelerator.split_batches:
         raise ValueError(

@@ -150,8 +150,8 @@ def default_losses(model: Any, outputs: Any, labels: Any, samples: int, label_sm
         raise ValueError("the model adds a router loss, which belongs to no sample: set output_router_logits=False")
     if len(logits) != samples or len(labels) != samples:
         raise ValueError(
-            f"logits have {len(logits)} rows and labels {len(labels)}, for {samples} samples: use a data_collator that pads and does "
-            f"not pack several samples into one row, or {ASK}"
+            f"logits have {len(logits)} rows and labels {len(labels)}, for {samples} samples: use a data_collator that pads and "
+            f"does not pack several samples into one row, or {ASK}"
         )
     if logits.dim() == 3 and labels.dim() == 2:
         return token_losses(logits, labels, _shifts(model), label_smoothing)

@@ -27,12 +27,12 @@ try:
         raise ImportError("this version is older")
 except ImportError as error:
     raise ImportError(
-        f"infobatch_fast.integrations.transformers needs transformers>={LOWEST_VERSION} and accelerate, and importing them gave {error}: "
+        f"infobatch_fast.integrations.transformers needs transformers>={LOWEST_VERSION} and accelerate; import gave: {error}. "
         "pip install -U transformers accelerate"
     ) from error
 
-from .accelerate import load, prepare, save
-from .trainer_batches import (
+from .accelerate import load, prepare, save  # noqa: E402
+from .trainer_batches import (  # noqa: E402
     KEY,
     FullEpoch,
     IndexCollator,
@@ -112,15 +112,17 @@ class InfoBatchTrainer(Trainer):  # type: ignore[misc]
             return super().get_train_dataloader()  # which says what is missing
         if len(dataset) != self.pruner.num_samples:
             raise ValueError(
-                f"train_dataset has {len(dataset)} samples and the pruner {self.pruner.num_samples}: construct the trainer anew with "
-                "the other training set, and InfoBatch with this one"
+                f"train_dataset has {len(dataset)} samples and the pruner {self.pruner.num_samples}: construct the trainer anew "
+                "with this training set"
             )
         if is_datasets_available() and hasattr(dataset, "remove_columns"):
             dataset = self._remove_unused_columns(dataset, description="training")
         else:
             collator = self._get_collator_with_removed_columns(collator, description="training")
+        self._worker_seeds = torch.Generator()  # of its own: an iteration must not draw from the global one, which models use
         loader = DataLoader(
             with_index(dataset),
+            generator=self._worker_seeds,
             batch_sampler=self.pruner.sampler.batches(self._train_batch_size, args.dataloader_drop_last),
             collate_fn=IndexCollator(collator),
             num_workers=args.dataloader_num_workers,
@@ -167,6 +169,8 @@ class InfoBatchTrainer(Trainer):  # type: ignore[misc]
                 loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
+    lr_scheduler: Any
+
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The Trainer's scheduler, driven by the progress of the run. One of the caller's, or a metric's, stays as it is."""
         made_here = self.lr_scheduler is None
@@ -211,6 +215,7 @@ class InfoBatchTrainer(Trainer):  # type: ignore[misc]
         """An epoch with its own number of steps, where the Trainer would take that of the first."""
         self._has_trained = True
         train_dataloader.set_epoch(epoch)
+        self._worker_seeds.manual_seed(self.pruner.seed ^ self.state.global_step)
         batches, accumulated = len(train_dataloader), self.args.gradient_accumulation_steps
         kwargs["steps_in_epoch"], kwargs["num_update_steps_per_epoch"] = batches, -(-batches // accumulated)
         if self.args.max_steps <= 0:
