@@ -88,10 +88,8 @@ def check_size(data_source: Sized | int, name: str = "data_source") -> int:
         size = len(data_source)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(
-            f"data_source must be a data set with a length, or the number of its samples, got {type(data_source).__name__}: for a "
-            "stream pass the number of its samples, and wrap it in KeptOnly(dataset, pruner)"
             f"{name} must be a data set with a length, or the number of its samples, got {type(data_source).__name__}: for a "
-            "stream pass the number of its samples, and filter their ids with InfoBatch.is_kept"
+            "stream pass the number of its samples, and wrap it in KeptOnly(dataset, pruner)"
         ) from None
     return check_int(f"len({name})", size, 1, ops.MAX_SAMPLES)
 

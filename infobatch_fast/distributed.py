@@ -60,6 +60,7 @@ class Ranks:
         group = self.group or dist.group.WORLD
         assert group is not None
         return dist.get_global_rank(group, rank)
+
     def broadcast(self, tensor: torch.Tensor, rank: int) -> torch.Tensor:
         """What ``rank`` has in its tensor; the others' are of the same shape and dtype, and are not changed."""
         if self.num_replicas == 1:

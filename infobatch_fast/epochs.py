@@ -50,7 +50,6 @@ class Epochs:
         self._planner, self._schedule = planner, schedule
         self.epoch = self.scored = self.planned_samples = self.planned_kept = 0
         self.saved_fraction: float | None = None
-        self.late: LateLosses | None = None
         self.moves = torch.zeros(1, dtype=torch.int64)
         self._plan: Plan | None = None
         self._saved_plan: SavedPlan | None = None  # read from a checkpoint, and not yet taken up

@@ -117,10 +117,8 @@ class Flow(Epochs):
         plan = self.plan()
         self._position = min(self._position, plan.length)
         while self._position == plan.length:
-            plan = self._follow(plan, self.drawn - self.done)
         if not len(self._chunk):
             plan = self._follow(plan)
-        if not self._chunk:
             if self._reader is None:
                 self._reader = read_chunks(plan, self._position, CHUNK)
             self._chunk = next(self._reader).ids
@@ -173,7 +171,6 @@ class Flow(Epochs):
     def _move_to(self, epoch: int) -> None:
         super()._move_to(epoch)
         self._position, self._reader, self._chunk = 0, None, NOTHING
-        self._position, self._reader, self._chunk = 0, None, []
         self.late = None
 
     # ---- what is on its way when a plan ends ----

@@ -14,9 +14,9 @@ from .checks import Index, check_choice, check_index, check_int, check_size, che
 from .distributed import find_ranks
 from .epochs import Epochs
 from .flow import Flow
+from .growth import move_scores, new_data_source
 from .histogram import count_scores
 from .lengths import Lengths, expect_steps
-from .growth import move_scores, new_data_source
 from .plan import Planner
 from .policy import MeanThreshold, Policy, Schedule
 from .protect import Protect, check_protect, count_bits, protect_samples
@@ -130,9 +130,7 @@ class InfoBatch:
         return ScoreTable(num_samples, self.seed, self.shard == "scattered", self._ranks, self.device)
 
     def _new_planner(self, table: ScoreTable) -> Planner:
-        names = ("num_samples", "schedule", "policy", "shuffle", "shard", "seed", "drop_last", "lengths")
-        settings = {name: repr(getattr(self, name)) for name in names}
-        names = ("schedule", "policy", "shuffle", "shard", "seed", "drop_last")
+        names = ("schedule", "policy", "shuffle", "shard", "seed", "drop_last", "lengths")
         settings = {name: repr(getattr(self, name)) for name in names} | {"num_samples": repr(table.num_samples)}
         settings |= {"protect": str(table.protect is not None), "algorithm": str(ops.ALGORITHM_VERSION)}
         return Planner(table, self.policy, self.seed, self.shuffle, self.drop_last, self._ranks, settings)
@@ -264,8 +262,13 @@ class InfoBatch:
         Raises:
             TypeError, IndexError: As for the constructor.
             ValueError: ``new_size`` is below N, or is not the length of the data set.
-            RuntimeError: An epoch is under way, or the ranks do not agree. In every case nothing is changed.
+            RuntimeError: An epoch is under way, as it always is with ``steps_per_epoch``, or the ranks do not agree. In every case nothing is changed.
         """
+        if not self.lengths.is_dynamic:
+            raise RuntimeError(
+                "grow: with steps_per_epoch plans follow each other without a gap in which samples could be added: leave "
+                "steps_per_epoch out"
+            )
         source, size = new_data_source(self.data_source, new_size, self.num_samples)
         protected = None if protect is None else check_protect(protect, size)
         epochs, between = self._epochs, self._epochs.is_between()

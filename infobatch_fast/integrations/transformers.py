@@ -47,7 +47,7 @@ PerSampleLoss = Callable[[Any, Any], torch.Tensor]
 FOLDER = "infobatch"  # in each of the trainer's checkpoints
 
 
-class _EpochFractions(TrainerCallback):  # type: ignore[misc]
+class _EpochFractions(TrainerCallback):
     """Puts ``state.epoch`` right after a restart in mid-epoch, where the loader's length is that of the rest."""
 
     def begin(self, epoch: int, visited: int, left: int) -> None:
@@ -58,7 +58,7 @@ class _EpochFractions(TrainerCallback):  # type: ignore[misc]
         state.epoch = self.epoch + done / (self.visited + self.left)
 
 
-class InfoBatchTrainer(Trainer):  # type: ignore[misc]
+class InfoBatchTrainer(Trainer):
     """``transformers.Trainer`` that skips well-learned samples. What it does else, and all its other arguments, are the Trainer's.
 
     Epochs are as long as their plans, the learning rate follows the fraction of the run that is done, and the state of the pruner
