@@ -117,8 +117,8 @@ class Flow(Epochs):
         plan = self.plan()
         self._position = min(self._position, plan.length)
         while self._position == plan.length:
-        if not len(self._chunk):
             plan = self._follow(plan)
+        if not len(self._chunk):
             if self._reader is None:
                 self._reader = read_chunks(plan, self._position, CHUNK)
             self._chunk = next(self._reader).ids

@@ -262,7 +262,8 @@ class InfoBatch:
         Raises:
             TypeError, IndexError: As for the constructor.
             ValueError: ``new_size`` is below N, or is not the length of the data set.
-            RuntimeError: An epoch is under way, as it always is with ``steps_per_epoch``, or the ranks do not agree. In every case nothing is changed.
+            RuntimeError: An epoch is under way, as it always is with ``steps_per_epoch``, or the ranks do not agree. In every
+                case nothing is changed.
         """
         if not self.lengths.is_dynamic:
             raise RuntimeError(

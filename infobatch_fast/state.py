@@ -13,7 +13,7 @@ from .checks import check_int
 from .distributed import Ranks, local_part, shared_tensor
 from .epochs import LAST_EPOCH, SavedPlan
 from .flow import Flow
-from .scores import NEVER
+from .scores import NEVER, ScoreTable
 
 if TYPE_CHECKING:
     from .pruner import InfoBatch
@@ -173,7 +173,11 @@ def _check(pruner: InfoBatch, state: dict[str, Any]) -> tuple[torch.Tensor, torc
             f"state['planned_samples'] must be at least {pruner.num_samples} under a plan, got {state['planned_samples']}: the "
             "checkpoint is damaged"
         )
+    return _read_parts(table, state, protects)
 
+
+def _read_parts(table: ScoreTable, state: dict[str, Any], protects: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """This rank's parts of the tensors."""
     rows, row = _rows(table.num_slots), table.first_slot // ops.ROW_SLOTS
     parts: dict[str, torch.Tensor] = {}
     for name, dtype, first, length, total in (
