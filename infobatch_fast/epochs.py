@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -198,8 +199,21 @@ class Epochs:
         return self._exhausted or (plan.restored and plan.length == 0 and not self._was_selected)
 
     def _move_to(self, epoch: int) -> None:
+        self._warn_of_sharding()
         self.epoch = epoch
         self.moves += 1
         self._plan = self._saved_plan = None
         self._exhausted = self._was_selected = False
         self._yielded = 0
+
+    def _warn_of_sharding(self) -> None:
+        """Says so where a rank trained on one in ``num_replicas`` of what its sampler yielded: no foreign index tells of that."""
+        ranks, came = self._planner.ranks, self.scored - self._scored_before
+        if self._exhausted and ranks.num_replicas > 1 and 0 < came * ranks.num_replicas <= 1.1 * self._yielded:
+            warnings.warn(
+                f"rank {ranks.rank} of {ranks.num_replicas} trained on {came} of the {self._yielded} samples that its sampler yielded "
+                f"in epoch {self.epoch}: something shards the sampler a second time. With accelerate use "
+                "infobatch_fast.integrations.accelerate.prepare(accelerator, loader); elsewhere turn the trainer's own sharding off",
+                RuntimeWarning,
+                stacklevel=2,
+            )

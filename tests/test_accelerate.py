@@ -154,3 +154,21 @@ def test_a_folder_without_a_state_is_named(tmp_path: Path) -> None:
     save(pruner, tmp_path / "state")
     with pytest.raises(ValueError, match="data set of 90 samples, and this pruner of 91"):
         load(InfoBatch(SIZE + 1, 2), tmp_path / "state")
+
+
+def shard_twice() -> list[str]:
+    accelerator, pruner = accelerator_of(), InfoBatch(24, num_epochs=4)
+    loader = accelerator.prepare(DataLoader(with_index(Items(24)), batch_size=2, sampler=pruner.sampler))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RuntimeWarning)
+        for epoch in range(2):
+            pruner.set_epoch(epoch)
+            for index, _ in loader:
+                pruner.update(index, torch.ones(len(index)))
+    return [str(warning.message) for warning in caught]
+
+
+@needs_gloo
+def test_a_loader_that_is_sharded_a_second_time_is_noticed(tmp_path: Path) -> None:
+    for messages in run_ranks(2, shard_twice):
+        assert any("shards the sampler a second time" in message and "accelerate.prepare" in message for message in messages)
