@@ -176,7 +176,7 @@ def count_collectives() -> dict[str, Any]:
 
 
 def test_only_a_plan_takes_collective_calls() -> None:
-    first, agree = run_ranks(2, count_collectives)[0], ("all_gather", 72)
+    first, agree = run_ranks(2, count_collectives)[0], ("all_gather", 80)
     kept = ("all_gather", 120)
     for name in ("mean", "random", "none"):
         assert first[name] == [agree, ("all_reduce", 88), kept]
