@@ -72,7 +72,8 @@ class Run:
         visited: Samples.
         wall, cpu: Seconds in training: wall clock, and processor time of the process. Measuring is not counted.
         sampler: Those of the wall seconds in which plans were made, indices drawn and losses recorded and weighted.
-        scores: Of the known losses at the moment when the epoch was planned: number, mean, median, skewness, fraction below the mean.
+        scores: Of the known losses at the moment when the epoch was planned: number, mean, median, deviation,
+            skewness, and the fraction that is below the mean.
         session: Which of the file's "sessions" finished the run.
     """
 
@@ -101,7 +102,7 @@ PRESETS = {
         "digits",
         epochs=60,
         batch_size=64,
-        optimizers=(SGD, Optimizer("adamw", 3e-3, 0.05), Optimizer("lars", 3.0, 5e-4), Optimizer("lamb", 1e-2, 0.05)),
+        optimizers=(SGD, Optimizer("adamw", 3e-3, 0.05), Optimizer("lars", 10.0, 5e-4), Optimizer("lamb", 1e-2, 0.05)),
         sizes={"model": "cnn", "widths": [32, 64]},
         methods=("full", "infobatch"),
     ),
