@@ -28,7 +28,9 @@ from workloads import open_workload  # noqa: E402
 TIMES = ("wall", "cpu", "sampler", "interruptions", "session")
 TINY = {
     "digits": replace(PRESETS["digits", "cpu"], epochs=4, train_size=300),
-    "cifar": replace(PRESETS["cifar", "cpu"], epochs=3, train_size=200, sizes={"model": "cnn", "widths": [4, 4]}, curve_size=50),
+    "cifar": replace(
+        PRESETS["cifar", "cpu"], epochs=3, batch_size=32, train_size=200, sizes={"model": "cnn", "widths": [4, 4]}, curve_size=50
+    ),
     "text": replace(
         PRESETS["text", "cpu"],
         epochs=3,

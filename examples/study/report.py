@@ -124,8 +124,8 @@ def seeds_note(methods: dict[str, Runs], metric: Metric) -> str:
     widths = [found.half_width for name in methods if (found := difference(methods[name], methods.get("full", {}), metric.value))]
     return (
         f"Differences are paired by seed; with {pairs} pairs half an interval is {quantile(pairs):.2f} standard errors wide, "
-        f"here up to {max(widths):.{metric.digits}f} {metric.unit}: smaller differences to full training may exist and would not be "
-        "seen. ± is the standard deviation over the seeds. The intervals are not corrected for how many of them there are."
+        f"here up to {max(widths):.{metric.digits}f} {metric.unit}: smaller differences to full training may exist and would not "
+        "be seen. ± is the standard deviation over the seeds. The intervals are not corrected for how many of them there are."
     )
 
 
