@@ -102,7 +102,7 @@ PRESETS = {
         "digits",
         epochs=60,
         batch_size=64,
-        optimizers=(SGD, Optimizer("adamw", 3e-3, 0.05), Optimizer("lars", 10.0, 5e-4), Optimizer("lamb", 1e-2, 0.05)),
+        optimizers=(SGD, Optimizer("adamw", 3e-3, 0.05), Optimizer("lars", 3.0, 5e-4), Optimizer("lamb", 1e-2, 0.05)),
         sizes={"model": "cnn", "widths": [32, 64]},
         methods=("full", "infobatch"),
     ),
