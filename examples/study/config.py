@@ -72,7 +72,8 @@ class Run:
         visited: Samples.
         wall, cpu: Seconds in training: wall clock, and processor time of the process. Measuring is not counted.
         sampler: Those of the wall seconds in which plans were made, indices drawn and losses recorded and weighted.
-        scores: Of the known losses at the moment when the epoch was planned: number, mean, median, skewness, fraction below the mean.
+        scores: Of the known losses at the moment when the epoch was planned: number, mean, median, deviation,
+            skewness, and the fraction that is below the mean.
         session: Which of the file's "sessions" finished the run.
     """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ def make_cnn(channels: int, side: int, classes: int, widths: list[int]) -> nn.Mo
     """A convolution of stride 2, then convolutions with max pooling after each, then one linear layer."""
     layers: list[nn.Module] = [*convolution(channels, widths[0], 2), nn.ReLU()]
     side = -(-side // 2)
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         layers += [*convolution(inputs, outputs, 1), nn.ReLU(), nn.MaxPool2d(2)]
         side //= 2
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * side**2, classes))

@@ -74,6 +74,15 @@ def open_results(path: Path, head: dict[str, Any]) -> dict[str, Any]:
     return results
 
 
+def shorten(value: Any) -> Any:
+    """All floats to six digits: what a file holds is also what a later run of the same process goes by."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, list):
+        return [shorten(item) for item in value]
+    return {name: shorten(item) for name, item in value.items()} if isinstance(value, dict) else value
+
+
 def write_results(path: Path, results: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
@@ -109,7 +118,7 @@ def study(config: Config, args: argparse.Namespace) -> None:
             total=epochs + 1e-6, desc=title, mininterval=1.0, bar_format=form
         ) as bar:  # the steps' parts add up to a rounding error more
             train(run, policy, optimizer, workload, config, checkpoint, bar)
-        done[optimizer.name, method, seed] = entry = asdict(run)
+        done[optimizer.name, method, seed] = entry = shorten(asdict(run))
         results["runs"].append(entry)
         results["sessions"][-1]["load_after"] = load()
         write_results(args.out, results)

@@ -1,8 +1,8 @@
 """Where the data comes from: a path that the user gives, else something that every machine already has.
 
-CIFAR-10: https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz, unpacked, or ``torchvision.datasets.CIFAR10(root, download=True)``;
-give the folder that holds ``cifar-10-batches-py``. Text: any file; that of the study is
-https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt.
+CIFAR-10: https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz, unpacked, or
+``torchvision.datasets.CIFAR10(root, download=True)``; give the folder that holds ``cifar-10-batches-py``. Text: any file; that of
+the study is https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt.
 """
 
 from __future__ import annotations

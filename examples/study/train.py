@@ -92,7 +92,8 @@ def train(
             order = pruner.sampler.indices()  # here the plan is made; after an interruption, what is left of it
             stats = pruner.stats
         steps = math.ceil(stats.kept / config.batch_size)
-        for index in order.split(config.batch_size):
+        for first in range(0, len(order), config.batch_size):
+            index = order[first : first + config.batch_size]
             set_rate(optimizer, choice.rate, config.warmup, (epoch + step / steps) / run.epochs)
             losses = workload.losses(model, index, generator)
             with clock.in_sampler():
