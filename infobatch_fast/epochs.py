@@ -211,8 +211,8 @@ class Epochs:
         ranks, came = self._planner.ranks, self.scored - self._scored_before
         if self._exhausted and ranks.num_replicas > 1 and 0 < came * ranks.num_replicas <= 1.1 * self._yielded:
             warnings.warn(
-                f"rank {ranks.rank} of {ranks.num_replicas} trained on {came} of the {self._yielded} samples that its sampler yielded "
-                f"in epoch {self.epoch}: something shards the sampler a second time. With accelerate use "
+                f"rank {ranks.rank} of {ranks.num_replicas} trained on {came} of the {self._yielded} samples that its sampler "
+                f"yielded in epoch {self.epoch}: something shards the sampler a second time. With accelerate use "
                 "infobatch_fast.integrations.accelerate.prepare(accelerator, loader); elsewhere turn the trainer's own sharding off",
                 RuntimeWarning,
                 stacklevel=2,

@@ -164,16 +164,20 @@ def _check(pruner: InfoBatch, state: dict[str, Any]) -> tuple[torch.Tensor, torc
     for name in _COUNTS:
         check_int(f"state[{name!r}]", state[name], 0, LAST_EPOCH if name == "epoch" else None)
     if "done" in expected:
-        check_int("state['done']", state["done"], 0)
-        bytes_of = [len(bytes.fromhex(state[name])) for name in ("late_ids", "late_weights") if _is_hex(state[name])]
-        if len(bytes_of) < 2 or bytes_of[0] % 8 or bytes_of[0] != 2 * bytes_of[1]:
-            raise ValueError("state['late_ids'] and state['late_weights'] do not belong together: the checkpoint is damaged")
+        _check_flow(state)
     if state["planned"] and state["planned_samples"] < pruner.num_samples:
         raise ValueError(
             f"state['planned_samples'] must be at least {pruner.num_samples} under a plan, got {state['planned_samples']}: the "
             "checkpoint is damaged"
         )
     return _read_parts(table, state, protects)
+
+
+def _check_flow(state: dict[str, Any]) -> None:
+    check_int("state['done']", state["done"], 0)
+    bytes_of = [len(bytes.fromhex(state[name])) for name in ("late_ids", "late_weights") if _is_hex(state[name])]
+    if len(bytes_of) < 2 or bytes_of[0] % 8 or bytes_of[0] != 2 * bytes_of[1]:
+        raise ValueError("state['late_ids'] and state['late_weights'] do not belong together: the checkpoint is damaged")
 
 
 def _read_parts(table: ScoreTable, state: dict[str, Any], protects: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:

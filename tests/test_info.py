@@ -53,7 +53,7 @@ def test_info_shows_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_repr_says_what_the_plan_keeps_and_makes_none(made: list[int]) -> None:
     pruner = pruner_of(torch.device("cpu"))
-    assert repr(pruner) == "InfoBatch(300 samples, MeanThreshold(prune_ratio=0.5), epoch 0 of 10, device='cpu')"
+    assert repr(pruner) == "InfoBatch(300 samples, MeanThreshold(prune_ratio=0.5, momentum=0.0), epoch 0 of 10, device='cpu')"
     assert made == []
     train(pruner)
     pruner.set_epoch(1)
