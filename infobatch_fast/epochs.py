@@ -213,7 +213,7 @@ class Epochs:
             warnings.warn(
                 f"rank {ranks.rank} of {ranks.num_replicas} trained on {came} of the {self._yielded} samples that its sampler "
                 f"yielded in epoch {self.epoch}: something shards the sampler a second time. With accelerate use "
-                "infobatch_fast.integrations.accelerate.prepare(accelerator, loader); elsewhere turn the trainer's own sharding off",
+                "infobatch_fast.integrations.accelerate.prepare(accelerator, loader); elsewhere turn the trainer's sharding off",
                 RuntimeWarning,
                 stacklevel=2,
             )
