@@ -99,8 +99,9 @@ class Epochs:
         """Whether the plan of the current epoch, which is about to be made, is a pruned one."""
         return self._schedule.prunes(self.epoch)
 
-    def made_plan(self) -> Plan | None:
-        """The plan of the current epoch, if there is one yet."""
+    @property
+    def plan_in_force(self) -> Plan | None:
+        """The plan of the current epoch, if it was made already; it is not made here."""
         return self._plan
 
     def fraction(self) -> float:
@@ -118,11 +119,6 @@ class Epochs:
     def go_on_at(self, place: Place) -> None:
         """A loader that restores positions of its own goes on in the epoch of ``place``."""
         self.select(place.epoch, by_trainer=False)
-
-    @property
-    def plan_in_force(self) -> Plan | None:
-        """The plan of the current epoch, if it was made already; it is not made here."""
-        return self._plan
 
     def is_current(self, plan: Plan) -> bool:
         """Whether ``plan`` is still in force."""

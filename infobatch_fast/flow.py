@@ -104,7 +104,7 @@ class Flow(Epochs):
         self.plan()
         if self._owes:
             self._level()
-        self._began = (self.made_plan(), self._position, self.drawn, self.done, self._owed)
+        self._began = (self.plan_in_force, self._position, self.drawn, self.done, self._owed)
         self._iteration = object()
         return self._iteration, math.inf if self._length is None else self._length - self.drawn % self._length
 
@@ -153,7 +153,7 @@ class Flow(Epochs):
         if self._began is None:
             return
         plan, position, drawn, done, owed = self._began
-        if done == self.done and plan is self.made_plan():
+        if done == self.done and plan is self.plan_in_force:
             self._stand(position)
             self.drawn, self._owed = drawn, owed
             return

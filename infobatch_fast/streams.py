@@ -43,7 +43,7 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
 
     Raises:
         TypeError: ``dataset`` is map-style, or an iterator, which can be read only once; or ``pruner`` is none.
-        ValueError: Several ranks, and the samples of a rank are no range.
+        ValueError: Several ranks, and the samples of a rank are no range; or the pruner has ``steps_per_epoch``.
 
     Example:
         >>> from torch.utils.data import IterableDataset
@@ -62,6 +62,11 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
         _check_stream(dataset)
         if key is not None and not callable(key) and (isinstance(key, bool) or not isinstance(key, (str, int))):
             raise TypeError(f"key must be the name or position of the id in a sample, or a function of the sample, got {key!r}")
+        if not pruner.lengths.is_dynamic:
+            raise ValueError(
+                "pruner has steps_per_epoch, by which its sampler runs from one plan into the next, and a stream has no sampler: "
+                "leave it out, and KeptOnly.set_epoch selects the plan"
+            )
         if pruner.num_replicas > 1 and pruner.shard != "contiguous":
             raise ValueError(
                 f"pruner has {pruner.num_replicas} ranks and shard={pruner.shard!r}, so a rank's samples lie all over the stream. "

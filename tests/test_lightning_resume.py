@@ -8,7 +8,7 @@ import torch
 
 pytest.importorskip("lightning.pytorch")
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning_runs import EPOCHS, SIZE, WARNINGS, Model, batches_of, loader_of, loss_of, pruner_of, trainer_of
+from lightning_runs import BATCH, EPOCHS, SIZE, WARNINGS, Model, batches_of, loader_of, loss_of, pruner_of, trainer_of
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from infobatch_fast.integrations.lightning import InfoBatchCallback
@@ -192,3 +192,25 @@ def test_loaders_that_were_set_up_before_the_state_was_known_go_on_right(tmp_pat
             trainer_of(tmp_path, callback(again)).fit(model, loader_of(again, num_workers=workers), ckpt_path=path)
             every = {each: before.get(each, []) + model.visited.get(each, []) for each in reference.visited}
             assert every == reference.visited, (callback, path)
+
+
+def test_epochs_of_constant_length_stay_so_after_a_restart_in_their_middle(tmp_path: Path) -> None:
+    steps = 7
+
+    def run(*callbacks: Any, **arguments: Any) -> Model:
+        pruner = pruner_of(steps_per_epoch=steps, batch_size=BATCH)
+        model = Model(pruner)
+        trainer_of(tmp_path, InfoBatchCallback(pruner), *callbacks).fit(model, loader_of(pruner), **arguments)
+        return model
+
+    saves = Saves(tmp_path)
+    reference = run(saves)
+    ends = [(epoch, steps - 1) for epoch in range(EPOCHS)]
+    assert reference.validated == ends
+    in_epoch_1 = [path for path, (epoch, _) in saves.taken.items() if path.name.startswith("batch") and epoch == 1][: steps - 1]
+    for path in in_epoch_1:
+        model = run(ckpt_path=path)
+        assert set(model.lengths.values()) == {steps}, path
+        assert model.validated == ends[1:], path
+        before = saves.taken[path][1]
+        assert {each: before.get(each, []) + model.visited.get(each, []) for each in reference.visited} == reference.visited, path

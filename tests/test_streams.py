@@ -222,6 +222,8 @@ def test_wrong_arguments_are_named() -> None:
         KeptOnly((x for x in [1]), pruner)
     with raises(TypeError, "pruner must be an InfoBatch, got int"):
         KeptOnly(Pairs(), SIZE)  # type: ignore[arg-type]
+    with raises(ValueError, "pruner has steps_per_epoch", "leave it out"):
+        KeptOnly(Pairs(), InfoBatch(SIZE, 10, steps_per_epoch=3, batch_size=BATCH))
     for key in (1.5, True, ("id",)):
         with raises(TypeError, "key must be the name or position of the id in a sample, or a function of the sample, got", key):
             KeptOnly(Pairs(), pruner, key=key)  # type: ignore[arg-type]

@@ -77,6 +77,7 @@ def test_evaluation_leaves_the_pruner_alone(tmp_path: Path) -> None:
         ({"compute_loss_func": print}, {}, "per_sample_loss=f"),
         ({"infobatch": InfoBatch(7, 2)}, {}, "7 samples and train_dataset has 24"),
         ({"infobatch": InfoBatch(SIZE, 2, steps_per_epoch=3, batch_size=5)}, {}, "steps_per_epoch"),
+        ({"infobatch": {"steps_per_epoch": 3, "batch_size": 5}}, {}, "steps_per_epoch"),
         ({"dataset": with_index(Numbers())}, {}, "wrapped by with_index"),
         ({}, {"num_train_epochs": 1.5}, "must be whole"),
         ({}, {"train_sampling_strategy": "group_by_length"}, "another sampler"),

@@ -221,7 +221,8 @@ class InfoBatchCallback(Callback):
         )
         left: float = 0
         if of_loaders:
-            limits = [_limit(done + _length(loader), trainer.limit_train_batches) - done for loader in combined.flattened]
+            left_out = done if self.pruner.lengths.is_dynamic else 0  # of a loader's length; with steps_per_epoch it stays whole
+            limits = [_limit(left_out + _length(loader), trainer.limit_train_batches) - done for loader in combined.flattened]
             combined.limits = limits
             left = min(limits) if combined._mode == "min_size" else max(limits)
         loop.max_batches = total = done + left

@@ -89,9 +89,7 @@ def make_pruner(trainer: Trainer, infobatch: dict[str, Any] | InfoBatch | None) 
                 f"infobatch is for {infobatch.num_samples} samples and train_dataset has {len(dataset)}: construct "
                 "InfoBatch(train_dataset, ...) with the same data set"
             )
-        if not infobatch.lengths.is_dynamic:
-            raise ValueError("infobatch has steps_per_epoch, and the trainer makes each epoch as long as its plan: leave it out")
-        return infobatch
+        return _check_lengths(infobatch)
     if not isinstance(infobatch, dict | None):
         raise TypeError(f"infobatch must be a dict of InfoBatch's arguments, an InfoBatch or None, got {infobatch!r}")
     epochs = math.ceil(args.num_train_epochs)
@@ -104,7 +102,13 @@ def make_pruner(trainer: Trainer, infobatch: dict[str, Any] | InfoBatch | None) 
         "device": args.device,
         "shuffle": args.train_sampling_strategy == "random",
     }
-    return InfoBatch(dataset, **(defaults | (infobatch or {})))
+    return _check_lengths(InfoBatch(dataset, **(defaults | (infobatch or {}))))
+
+
+def _check_lengths(pruner: InfoBatch) -> InfoBatch:
+    if not pruner.lengths.is_dynamic:
+        raise ValueError("infobatch has steps_per_epoch, and the trainer makes each epoch as long as its plan: leave it out")
+    return pruner
 
 
 def optional_inputs(model: Any) -> dict[str, bool]:
