@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from intervals import difference  # noqa: E402
 from models import GPT, make_resnet18  # noqa: E402
 from run import choose  # noqa: E402
 from sources import load_cifar  # noqa: E402
-from train import train  # noqa: E402
+from train import batch_edges, train  # noqa: E402
 from workloads import open_workload  # noqa: E402
 
 TIMES = ("wall", "cpu", "sampler", "interruptions", "session")
@@ -71,9 +72,10 @@ def train_tiny(config: Config, checkpoint: Path, *steps: float) -> dict[str, Any
     return asdict(run)
 
 
+@pytest.mark.parametrize("batching", ["even", "remainder"])
 @pytest.mark.parametrize("workload", TINY)
-def test_a_run_that_was_interrupted_gives_the_same_result(workload: str, tmp_path: Path) -> None:
-    config = TINY[workload]
+def test_a_run_that_was_interrupted_gives_the_same_result(workload: str, batching: str, tmp_path: Path) -> None:
+    config = replace(TINY[workload], batching=batching)
     whole = train_tiny(config, tmp_path / "a.pt")
     assert 0 < whole["saved"][1] < 0.5
     assert whole["saved"][0] == whole["saved"][-1] == 0
@@ -90,6 +92,17 @@ def test_a_run_that_was_interrupted_after_the_last_step_of_an_epoch_goes_on_with
     config = TINY["digits"]
     steps = math.ceil(300 / config.batch_size)
     assert train_tiny(config, tmp_path / "b.pt", steps)["metric"] == train_tiny(config, tmp_path / "a.pt")["metric"]
+
+
+def test_even_batches_hold_every_sample_and_none_is_small() -> None:
+    config = replace(TINY["digits"], batch_size=64)
+    for kept in (1, 63, 64, 65, 129, 1000):
+        edges = batch_edges(kept, config)
+        sizes = [end - first for first, end in pairwise(edges)]
+        assert (edges[0], edges[-1], len(sizes)) == (0, kept, math.ceil(kept / 64))
+        assert max(sizes) <= 64
+        assert max(sizes) - min(sizes) <= 1
+    assert batch_edges(129, replace(config, batching="remainder")) == [0, 64, 128, 129]
 
 
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -146,6 +159,9 @@ def test_intervals_are_those_of_a_paired_t_test() -> None:
     assert (found.mean, found.pairs) == (2.0, 3)
     assert found.half_width == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
     assert not found.is_resolved
+    same = difference({0: {"x": 1.0}, 1: {"x": 2.0}}, {0: {"x": 0.0}, 1: {"x": 1.0}}, lambda run: run["x"])
+    assert same is not None
+    assert not same.is_resolved, "two equal differences do not show that there is no spread"
 
 
 def test_random_pruning_saves_what_infobatch_saved() -> None:

@@ -37,6 +37,8 @@ class Config:
         train_size: Training samples, drawn anew for each seed; None is all there are.
         curve_size: Test samples behind the points of a curve; the last point is always measured on all.
         warmup: Fraction of the run in which the learning rate rises.
+        batching: "even" cuts an epoch into batches of equal size, give or take one. "remainder" fills all but the last, as a
+            DataLoader does: what is left over then differs from epoch to epoch, and may be a single sample.
         device, bf16: Where it runs, and whether under autocast to bfloat16.
         seeds: How many, unless the command line says otherwise.
     """
@@ -50,6 +52,7 @@ class Config:
     train_size: int | None = None
     curve_size: int | None = None
     warmup: float = 0.15
+    batching: str = "even"
     device: str = "cpu"
     bf16: bool = False
     seeds: int = 3

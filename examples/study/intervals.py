@@ -23,9 +23,14 @@ class Difference:
     pairs: int
 
     @property
+    def has_interval(self) -> bool:
+        """Not for one pair, nor where all pairs differ by the same: a few test samples then decide, and the spread is unknown."""
+        return 1e-2 * abs(self.mean) < self.half_width < math.inf
+
+    @property
     def is_resolved(self) -> bool:
         """Whether zero lies outside of the interval."""
-        return abs(self.mean) > self.half_width
+        return self.has_interval and abs(self.mean) > self.half_width
 
 
 def spread(values: Sequence[float]) -> float:

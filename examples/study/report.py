@@ -51,9 +51,9 @@ class Metric:
     def change(self, found: Difference | None) -> str:
         if found is None:
             return "-"
-        text = f"{found.mean:+.{self.digits}f}"
-        if math.isinf(found.half_width):
-            return f"{text} (one seed: no interval)"
+        text = f"{round(found.mean, self.digits) + 0.0:+.{self.digits}f}"  # + 0.0: no negative zero
+        if not found.has_interval:
+            return f"{text} ({'one seed' if found.pairs == 1 else 'the same for each seed'}: no interval)"
         low, high = found.mean - found.half_width, found.mean + found.half_width
         return f"{text} ({low:+.{self.digits}f} to {high:+.{self.digits}f})"
 

@@ -102,7 +102,8 @@ def study(config: Config, args: argparse.Namespace) -> None:
     print(f"{args.out}: {len(done)} runs are done, {len(todo)} to do", file=sys.stderr)
     if not todo:
         return
-    results["sessions"].append(provenance(sys.argv[1:], "python examples/study/run.py"))
+    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]  # where files lie is nobody's business
+    results["sessions"].append(provenance(words, "python examples/study/run.py"))
 
     for optimizer, method, seed in todo:
         ours = done.get((optimizer.name, "infobatch", seed))

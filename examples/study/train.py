@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,6 +43,14 @@ def set_rate(optimizer: torch.optim.Optimizer, peak: float, warmup: float, progr
     rate = peak * min(1.0, 0.01 + progress / warmup) * (1 + math.cos(math.pi * progress)) / 2
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def batch_edges(kept: int, config: Config) -> list[int]:
+    """Where the batches of an epoch begin and end, as positions in its order."""
+    steps = math.ceil(kept / config.batch_size)
+    if config.batching == "even":
+        return [kept * step // steps for step in range(steps + 1)]
+    return [*range(0, kept, config.batch_size), kept]
 
 
 def describe_scores(pruner: InfoBatch) -> dict[str, float] | None:
@@ -92,8 +101,10 @@ def train(
             order = pruner.sampler.indices()  # here the plan is made; after an interruption, what is left of it
             stats = pruner.stats
         steps = math.ceil(stats.kept / config.batch_size)
-        for first in range(0, len(order), config.batch_size):
-            index = order[first : first + config.batch_size]
+        edges = batch_edges(stats.kept, config)
+        visited = stats.kept - len(order)
+        for first, end in pairwise(edges[step:]):
+            index = order[first - visited : end - visited]
             set_rate(optimizer, choice.rate, config.warmup, (epoch + step / steps) / run.epochs)
             losses = workload.losses(model, index, generator)
             with clock.in_sampler():
