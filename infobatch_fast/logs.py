@@ -137,7 +137,7 @@ def _parse(text: bytes) -> dict[str, Any] | None:
 def _start(pruner: InfoBatch) -> dict[str, Any]:
     names = ("num_samples", "seed", "shuffle", "shard", "drop_last", "num_replicas")
     arguments = {name: getattr(pruner, name) for name in names} | dataclasses.asdict(pruner.schedule)
-    arguments |= {"policy": repr(pruner.policy), "device": str(pruner.device)}
+    arguments |= {"policy": repr(pruner.policy), "lengths": repr(pruner.lengths), "device": str(pruner.device)}
     script = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
     made_by = provenance([], script)  # without its arguments, which may hold what is secret
     return {"kind": "start", **made_by, "format": FORMAT, "arguments": arguments}

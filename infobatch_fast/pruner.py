@@ -407,10 +407,10 @@ class InfoBatch:
         plan = self._epochs.plan_in_force
         planned = "" if plan is None else f": {plan.kept} kept, {1 - plan.kept / self.num_samples:.1%} saved"
         ranks = f", rank={self.rank} of {self.num_replicas}" if self.num_replicas > 1 else ""
-        return (
-            f"InfoBatch({self.num_samples} samples, {self.policy}, epoch {self.epoch} of {self.schedule.num_epochs}{planned}, "
-            f"device={str(self.device)!r}{ranks})"
-        )
+        place = f"epoch {self.epoch} of {self.schedule.num_epochs}"
+        if self.lengths.indices is not None:  # the epochs are the trainer's, and plans are counted apart
+            place = f"{self.progress:.1%} of {self.schedule.num_epochs} epochs, plan {self.epoch}"
+        return f"InfoBatch({self.num_samples} samples, {self.policy}, {place}{planned}, device={str(self.device)!r}{ranks})"
 
     def __reduce__(self) -> Any:
         raise TypeError(

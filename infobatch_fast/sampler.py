@@ -178,6 +178,7 @@ class InfoBatchSampler(_PlanSampler):
 
         Raises:
             ValueError: Not 0 <= start <= stop <= len.
+            RuntimeError: The pruner has ``steps_per_epoch``.
         """
         if isinstance(self._epochs, Flow):
             raise RuntimeError(
