@@ -117,7 +117,7 @@ class InfoBatch(Dataset[Any]):
     def set_active_indices(self, cur_batch_indices: Index) -> None:
         """Says whose losses ``update`` gets next; an empty list: of no batch that came so far."""
         self._waiting.clear()
-        if not isinstance(cur_batch_indices, int) and len(cur_batch_indices):
+        if isinstance(cur_batch_indices, int) or len(cur_batch_indices):
             self._waiting[self] = (1, cur_batch_indices)
 
     def get_weights(self, indexes: Index) -> torch.Tensor:

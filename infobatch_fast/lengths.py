@@ -90,7 +90,7 @@ def expect_steps(pruner: InfoBatch, batch_size: int) -> int:
         return math.ceil(samples / (size * num_replicas))
 
     planned = epochs.epoch + (epochs.plan_in_force is not None or epochs.save() is not None)
-    past = planned * steps(epochs.planned_kept / planned) if planned else 0
+    past = planned * steps(pruner.num_samples * epochs.planned_kept / epochs.planned_samples) if epochs.planned_samples else 0
     saved = pruner.policy.expected_saved_fraction if epochs.saved_fraction is None else epochs.saved_fraction
     rest = range(planned, schedule.num_epochs)
     pruned = len(range(max(planned, schedule.warmup_epochs, 1), schedule.end))  # in epoch 0 nothing is seen yet

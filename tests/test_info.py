@@ -63,6 +63,13 @@ def test_repr_says_what_the_plan_keeps_and_makes_none(made: list[int]) -> None:
     assert f"epoch 1 of 10: {kept} kept, {1 - kept / 300:.1%} saved, device='cpu')" in repr(pruner)
 
 
+def test_repr_counts_the_trainers_epochs_and_the_plans_apart() -> None:
+    pruner = InfoBatch(8, 10, batch_size=4, steps_per_epoch=5)
+    for index in pruner.sampler.batches(4):
+        pruner.update(index, torch.ones(4))
+    assert "10.0% of 10 epochs, plan 2: 8 kept, 0.0% saved, device='cpu')" in repr(pruner)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_repr_does_not_wait_for_the_device() -> None:
