@@ -24,12 +24,13 @@ demo: $(ready) ## train on real images in full, with InfoBatch and with random p
 test: $(ready) ## run the tests (TEST_ARGS: for pytest)
 	$(bin)/pytest $(TEST_ARGS)
 
-bench: $(ready) ## measure the speed (BENCH_ARGS: see python -m infobatch_fast bench --help)
-	$(bin)/python -m infobatch_fast bench $(BENCH_ARGS)
+bench: $(ready) ## measure the speed: all operations, and a training step (BENCH_ARGS: see python -m infobatch_fast bench --help)
+	$(bin)/python -m infobatch_fast bench --out benchmarks/results/bench-here.json $(BENCH_ARGS)
+	$(bin)/python benchmarks/bench_training.py --out benchmarks/results/training-here.json
 
 report: $(ready) ## make tables and plots from the JSON files in benchmarks/results
 	$(bin)/python -m infobatch_fast bench --report $(wildcard benchmarks/results/bench-*.json benchmarks/results/training-*.json) \
-		--markdown benchmarks/results/tables.md --plots benchmarks/results
+		--markdown benchmarks/results/tables.md --readme README.md --plots benchmarks/results
 
 gpu-check: ## on a machine with a GPU, and with torch, pybind11, cmake, ninja and pytest: build, tests, sanitizer, benchmarks
 	$(PYTHON) scripts/gpu_check.py

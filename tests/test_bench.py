@@ -12,7 +12,7 @@ import torch
 
 from infobatch_fast import __main__ as command_line
 from infobatch_fast import __version__
-from infobatch_fast.bench import answers, growth, memory, roster, suite, timing
+from infobatch_fast.bench import answers, growth, memory, roster, suite, summary, timing
 from infobatch_fast.bench.contender import Ours, fill_all, synthetic_scores
 
 CPU = torch.device("cpu")
@@ -119,3 +119,16 @@ def test_slope_is_the_exponent_of_growth():
     points = [(size, {"median": 3e-9 * size**1.5}) for size in (1e3, 1e4, 1e5)]
     assert growth.slope(points) == pytest.approx(1.5)
     assert growth.slope(points[:1]) is None
+
+
+def test_report_fills_in_the_part_of_a_readme_that_is_for_the_speed(measured, tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text("before\n<!-- speed:begin -->\nold\n<!-- speed:end -->\nafter\n")
+    assert command_line.main(["bench", "--report", str(measured), "--markdown", str(tmp_path / "t.md"), "--readme", str(page)]) == 0
+    text = page.read_text()
+    assert text.startswith("before\n<!-- speed:begin -->\nTime on cpu")
+    assert text.endswith("<!-- speed:end -->\nafter\n")
+    assert "old" not in text
+    page.write_text("no marks")
+    with pytest.raises(ValueError, match="speed:begin"):
+        summary.insert([], page)

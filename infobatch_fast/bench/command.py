@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .. import ops
-from . import compare, report, suite
+from . import compare, report, suite, summary
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[Any]
@@ -47,6 +47,9 @@ def add(commands: Commands) -> None:
     shown.add_argument("--compare", nargs=2, type=Path, metavar=("OLD", "NEW"), help="list what differs beyond the spread")
     shown.add_argument("--report", nargs="+", type=Path, metavar="FILE", help="make tables and plots of JSON files")
     shown.add_argument("--markdown", type=Path, metavar="FILE", help="where --report writes its tables (default: standard output)")
+    shown.add_argument(
+        "--readme", type=Path, metavar="FILE", help="a file whose part for the speed --report fills in (default: none)"
+    )
     shown.add_argument("--plots", type=Path, metavar="DIR", help="where --report writes its PNG pictures (default: none)")
 
 
@@ -68,6 +71,8 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
             arguments.markdown.write_text(text)
         else:
             print(text)
+        if arguments.readme:
+            summary.insert(documents, arguments.readme)
         if arguments.plots:
             from . import plots  # noqa: PLC0415 - needs matplotlib, which is optional
 

@@ -61,27 +61,27 @@ def _operations(document: Document, device: str) -> list[str]:
     rows = [row for row in rows if row not in scaling]
     names = _names(rows)
     text = [f"### Operations on {device}", ""]
-    text += _table_head(["operation", "samples", "time", "ns", "GB/s", "x floor", *(f"vs {name}" for name in names)])
+    text += table_head(["operation", "samples", "time", "ns", "GB/s", "x floor", *(f"vs {name}" for name in names)])
     places = {name: place for place, name in enumerate(dict.fromkeys(row["operation"] for row in rows))}
     for row in sorted(rows, key=lambda row: (row["batch"] or 0, places[row["operation"]], row["samples"])):
         ours = row["contenders"].get(Ours.name)
         if ours is None:
             continue
-        cells = [row["operation"], _size(row["samples"]), _time(ours["seconds"], row["unit"])]
-        cells += [f"{ours['ns']:.3g} {row['unit']}", f"{ours['gb_s']:.3g}", _ratio(ours.get("of_floor"))]
-        cells += [_ratio(row["contenders"].get(name, {}).get("ratio")) for name in names]
-        text.append(_table_line(cells))
-    left_out = {f"{name}, {_size(row['samples'])} samples: {why}" for row in rows for name, why in row["left_out"].items()}
+        cells = [row["operation"], size_name(row["samples"]), time_cell(ours["seconds"], row["unit"])]
+        cells += [f"{ours['ns']:.3g} {row['unit']}", f"{ours['gb_s']:.3g}", ratio_cell(ours.get("of_floor"))]
+        cells += [ratio_cell(row["contenders"].get(name, {}).get("ratio")) for name in names]
+        text.append(table_line(cells))
+    left_out = {f"{name}, {size_name(row['samples'])} samples: {why}" for row in rows for name, why in row["left_out"].items()}
     text += ["", *(f"- left out: {line}" for line in sorted(left_out)), *([""] if left_out else [])]
     if scaling:
         text += [
-            f"### Plan by threads, {_size(scaling[0]['samples'])} samples",
+            f"### Plan by threads, {size_name(scaling[0]['samples'])} samples",
             "",
-            *_table_head(["threads", "time", "ns a sample"]),
+            *table_head(["threads", "time", "ns a sample"]),
         ]
         for row in scaling:
             ours = row["contenders"][Ours.name]
-            text.append(_table_line([str(row["threads"]), _time(ours["seconds"], ""), f"{ours['ns']:.3g}"]))
+            text.append(table_line([str(row["threads"]), time_cell(ours["seconds"], ""), f"{ours['ns']:.3g}"]))
         text.append("")
     return text
 
@@ -113,9 +113,9 @@ def _growth(document: Document, device: str) -> list[str]:
     columns = list(dict.fromkeys(name for _, fits in table for name in fits))
     text = [f"### How time grows with the number of samples on {device}", ""]
     text += ["The exponent b of the fitted time = a N^b: 1 is linear, 0 is flat. An order's time is that of one index.", ""]
-    text += _table_head(["operation", *columns])
+    text += table_head(["operation", *columns])
     for operation, fits in table:
-        text.append(_table_line([operation, *(_number(fits.get(name)) for name in columns)]))
+        text.append(table_line([operation, *(_number(fits.get(name)) for name in columns)]))
     return [*text, ""]
 
 
@@ -127,7 +127,7 @@ def _memory(document: Document, device: str) -> list[str]:
     names = list(dict.fromkeys(row["contender"] for row in rows))
     text = [f"### Memory on {device}, bytes a sample", ""]
     text += ["Held after a plan and its first ids / at most until then, above a process that has done the same with 100,000.", ""]
-    text += _table_head(["samples", *names])
+    text += table_head(["samples", *names])
     for size in sorted({row["samples"] for row in rows}):
         found = {row["contender"]: row for row in rows if row["samples"] == size}
         cells = []
@@ -135,7 +135,7 @@ def _memory(document: Document, device: str) -> list[str]:
             row = found.get(name)
             held, peak = (row.get(f"{kind}{key}_bytes", 0) for key in ("held", "peak")) if row else (0, 0)
             cells.append(f"{held / size:.1f} / {peak / size:.1f}" if row else "-")
-        text.append(_table_line([_size(size), *cells]))
+        text.append(table_line([size_name(size), *cells]))
     return [*text, ""]
 
 
@@ -148,31 +148,31 @@ def _training(runs: Sequence[dict[str, Any]]) -> list[str]:
             "The last column is what weighting and recording a loss adds, timed without a model, as a share of the plain step.",
             "",
         ]
-        text += _table_head(["variant", "step", "overhead", "of it in the loss"])
+        text += table_head(["variant", "step", "overhead", "of it in the loss"])
         for name, variant in run["variants"].items():
             over = variant.get("overhead_percent")
             interval = f"{over['mean']:+.2f} % ({over['low']:+.2f} to {over['high']:+.2f})" if over else "-"
             loss = variant.get("loss_percent")
             share = f"{loss['median']:.3f} % ({loss['low']:.3f} to {loss['high']:.3f})" if loss else "-"
-            text.append(_table_line([name, _time(variant["seconds"], "step"), interval, share]))
+            text.append(table_line([name, time_cell(variant["seconds"], "step"), interval, share]))
         text += ["", f"Share of an epoch in plan and sampler, {run['epoch_share_basis']}:", ""]
-        text += _table_head(["samples", *run["epoch_share_percent"]])
+        text += table_head(["samples", *run["epoch_share_percent"]])
         for size in run["epoch_share_sizes"]:
             shares = (run["epoch_share_percent"][name][str(size)] for name in run["epoch_share_percent"])
-            text.append(_table_line([_size(size), *(f"{share:.3g} %" for share in shares)]))
+            text.append(table_line([size_name(size), *(f"{share:.3g} %" for share in shares)]))
         text.append("")
     return text
 
 
-def _table_head(cells: Sequence[str]) -> list[str]:
-    return [_table_line(cells), _table_line(["---"] * len(cells))]
+def table_head(cells: Sequence[str]) -> list[str]:
+    return [table_line(cells), table_line(["---"] * len(cells))]
 
 
-def _table_line(cells: Sequence[str]) -> str:
+def table_line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _size(size: int) -> str:
+def size_name(size: int) -> str:
     power = len(str(size)) - 1
     return f"1e{power}" if size == 10**power else f"{size:,}"
 
@@ -181,11 +181,11 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _ratio(spread: dict[str, Any] | None) -> str:
+def ratio_cell(spread: dict[str, Any] | None) -> str:
     return "-" if spread is None else f"{spread['median']:.3g} ({spread['low']:.3g}-{spread['high']:.3g})"
 
 
-def _time(spread: dict[str, Any], unit: str) -> str:
+def time_cell(spread: dict[str, Any], unit: str) -> str:
     scale, name = next(
         (s, n) for s, n in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")) if spread["median"] >= s or n == "ns"
     )

@@ -1,0 +1,76 @@
+"""The short table of speed that stands in the README, made of the same JSON documents as the long ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .contender import Ours
+from .report import Document, ratio_cell, size_name, table_head, table_line, time_cell
+
+OPERATIONS = ("plan, mean", "order, batches of 256", "epoch, one by one", "update, B = 1024", "update, B = 4096")
+SIZES = (10**6, 10**8, 10**9)
+BLOCK = re.compile(r"(<!-- speed:begin -->\n).*?(<!-- speed:end -->)", re.DOTALL)
+
+
+def insert(documents: Sequence[Document], path: Path) -> None:
+    """Puts the summary between the two marks in ``path``.
+
+    Raises:
+        ValueError: The marks are not there.
+    """
+    text, found = path.read_text(), "\n".join(_lines(documents))
+    if not BLOCK.search(text):
+        raise ValueError(f"{path} has no part between <!-- speed:begin --> and <!-- speed:end -->: add these two lines")
+    path.write_text(BLOCK.sub(lambda match: match[1] + found + "\n" + match[2], text))
+
+
+def _lines(documents: Sequence[Document]) -> list[str]:
+    lines: list[str] = []
+    for document in documents:
+        for device in sorted({row["device"] for row in document.get("rows", [])}):
+            lines += [*_ratios(document, device), "", _source(document), ""]
+        for run in document.get("training", []):
+            lines += [*_training(run), "", _source(document), ""]
+    return lines[:-1]
+
+
+def _ratios(document: Document, device: str) -> list[str]:
+    rows = [row for row in document["rows"] if row["device"] == device and row["operation"] in OPERATIONS]
+    rows = [row for row in rows if row["samples"] in SIZES and Ours.name in row["contenders"]]
+    names = [name for name in dict.fromkeys(name for row in rows for name in row["contenders"]) if name != Ours.name]
+    lines = [
+        f"Time on {device}, and how many times as long the others take (medians and quartiles of alternating runs; below 1 they "
+        "are faster; -: has no such operation, or was left out for memory or time):",
+        "",
+        *table_head(["operation", "samples", "time", *names]),
+    ]
+    for row in sorted(rows, key=lambda row: (OPERATIONS.index(row["operation"]), row["samples"])):
+        ratios = (ratio_cell(row["contenders"].get(name, {}).get("ratio")) for name in names)
+        ours = time_cell(row["contenders"][Ours.name]["seconds"], row["unit"])
+        lines.append(table_line([row["operation"], size_name(row["samples"]), ours, *ratios]))
+    return lines
+
+
+def _training(run: dict[str, Any]) -> list[str]:
+    lines = [f"What a training step pays, {run['model']} on {run['device']}, batches of {run['batch']}:", ""]
+    shares = run["epoch_share_percent"]
+    sizes = [size for size in run["epoch_share_sizes"] if size in SIZES]
+    lines += table_head(["variant", "step", "overhead (95 %)", *(f"share of an epoch at {size_name(size)}" for size in sizes)])
+    for name, variant in run["variants"].items():
+        over = variant.get("overhead_percent")
+        interval = f"{over['mean']:+.2f} % ({over['low']:+.2f} to {over['high']:+.2f})" if over else "-"
+        share = [f"{shares[name][str(size)]:.3g} %" if name in shares else "-" for size in sizes]
+        lines.append(table_line([name, time_cell(variant["seconds"], "step"), interval, *share]))
+    return [*lines, "", f"Share of an epoch: plan and sampler, {run['epoch_share_basis']}."]
+
+
+def _source(document: Document) -> str:
+    machine = document["machine"]
+    gpus = "".join(f", {gpu['name']}" for gpu in machine["gpus"])
+    return (
+        f"{machine['cores']} cores of {machine['cpu']}{gpus}, {document['threads']} threads, torch "
+        f"{document['versions']['torch']}; `{document['command']}` at {document['commit'][:10]}."
+    )
