@@ -165,14 +165,17 @@ def _training(runs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def table_head(cells: Sequence[str]) -> list[str]:
+    """The first two lines of a table."""
     return [table_line(cells), table_line(["---"] * len(cells))]
 
 
 def table_line(cells: Sequence[str]) -> str:
+    """One line of a table."""
     return f"| {' | '.join(cells)} |"
 
 
 def size_name(size: int) -> str:
+    """A number of samples, in short."""
     power = len(str(size)) - 1
     return f"1e{power}" if size == 10**power else f"{size:,}"
 
@@ -182,10 +185,12 @@ def _number(value: float | None) -> str:
 
 
 def ratio_cell(spread: dict[str, Any] | None) -> str:
+    """A ratio with its quartiles."""
     return "-" if spread is None else f"{spread['median']:.3g} ({spread['low']:.3g}-{spread['high']:.3g})"
 
 
 def time_cell(spread: dict[str, Any], unit: str) -> str:
+    """A time with its quartiles, in a fitting unit."""
     scale, name = next(
         (s, n) for s, n in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")) if spread["median"] >= s or n == "ns"
     )
