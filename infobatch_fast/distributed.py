@@ -66,9 +66,7 @@ class Ranks:
         if self.num_replicas == 1:
             return tensor
         sent = tensor.to(self._meeting_device(tensor.device), copy=True)
-        group = self.group or dist.group.WORLD
-        assert group is not None
-        dist.broadcast(sent, dist.get_global_rank(group, rank), group=self.group)
+        dist.broadcast(sent, self._global_rank(rank), group=self.group)
         return sent.to(tensor.device)
 
     def _meeting_device(self, device: torch.device) -> torch.device:

@@ -70,7 +70,7 @@ def per_sample(
 
 
 def token_losses(
-    logits: torch.Tensor, labels: torch.Tensor, ignore_index: int = -100, shift: bool = True
+    logits: torch.Tensor, labels: torch.Tensor, ignore_index: int = -100, shift: bool = True, label_smoothing: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy of each token of a language model, and which of them count.
 
@@ -79,6 +79,7 @@ def token_losses(
         labels: int64 [B, T].
         ignore_index: The label of tokens that do not count.
         shift: The logits at t predict the label at t + 1, as in causal models; the last position then predicts nothing.
+        label_smoothing: In [0, 1].
 
     Returns:
         Losses, float32 or float64 [B, T], 0 where nothing counts, and mask, bool [B, T]: ``per_sample(losses, mask=mask)``.
@@ -98,7 +99,11 @@ def token_losses(
     if shift:  # the labels and not the logits, of which there are V times as many
         labels = functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
     losses = functional.cross_entropy(
-        _at_least_float32(logits).flatten(0, 1), labels.flatten(), ignore_index=ignore_index, reduction="none"
+        _at_least_float32(logits).flatten(0, 1),
+        labels.flatten(),
+        ignore_index=ignore_index,
+        reduction="none",
+        label_smoothing=label_smoothing,
     )
     return losses.view(labels.shape), labels != ignore_index
 

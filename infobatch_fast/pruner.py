@@ -225,8 +225,7 @@ class InfoBatch:
             index: Sample indices, as in ``update``; None is all N, in their order.
         """
         if index is None:
-            index = torch.arange(self.num_samples, device=self.device)
-            slots, _ = ops.look_up(self._table.shard, self._table.marks, torch.zeros_like(self._table.faults), index)
+            slots = self._table.slots_of(torch.arange(self.num_samples, device=self.device))
         else:
             slots, _ = self._look_up(index)
         return torch.where(slots >= 0, self._table.scores[slots.clamp(min=0)], torch.nan)

@@ -3,11 +3,11 @@
 import copy
 import itertools
 import pickle
-from typing import Any
 
 import pytest
 import torch
 from items import Items
+from loaders import KINDS, WORKER_WARNINGS
 from torch import nn
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Dataset, Subset
@@ -15,15 +15,8 @@ from torch.utils.data import Dataset, Subset
 from infobatch_fast.compat import DataLoader, InfoBatch
 
 SIZE, BATCH, CLASSES = 90, 8, 3
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*multi-threaded.*fork:DeprecationWarning", "ignore:This DataLoader will create:UserWarning"
-)
-LOADERS: dict[str, dict[str, Any]] = {
-    "no workers": {},
-    "two workers": {"num_workers": 2},
-    "persistent": {"num_workers": 2, "persistent_workers": True, "prefetch_factor": 4},
-    "spawned": {"num_workers": 2, "persistent_workers": True, "multiprocessing_context": "spawn"},
-}
+pytestmark = WORKER_WARNINGS
+LOADERS = {name: kind for name, kind in KINDS.items() if name not in ("prefetch", "out of order")}
 
 
 class Images(Dataset[tuple[torch.Tensor, int]]):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from flows import Made, Trainer, ahead, first_difference, follow, plans  # noqa: F401
 from items import Items
+from loaders import WORKER_WARNINGS
 from refusals import raises
 from runs import loss_of, train
 from torch.utils.data import DataLoader
@@ -90,7 +91,7 @@ def test_draws_are_those_of_the_plans_number_so_that_no_plan_repeats_another(pla
     assert len({tuple(plan.kept) for plan in plans[1:]}) == len(plans) - 1
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning", "ignore:This DataLoader will create:UserWarning")
+@WORKER_WARNINGS
 @pytest.mark.parametrize(
     "kind", [{}, {"num_workers": 2}, {"num_workers": 2, "persistent_workers": True, "prefetch_factor": 4}], ids=str
 )
@@ -194,7 +195,7 @@ def test_an_endless_iteration_visits_each_plans_kept_set_once_with_its_own_weigh
     follow(trainer, plans)
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning", "ignore:This DataLoader will create:UserWarning")
+@WORKER_WARNINGS
 @pytest.mark.parametrize("kind", [{}, {"num_workers": 2, "prefetch_factor": 8}], ids=str)
 def test_an_endless_real_loader_with_prefetching_workers(plans: list[Made], kind: dict[str, Any]) -> None:  # noqa: F811
     pruner = endless()

@@ -8,25 +8,18 @@ from typing import Any
 import pytest
 import torch
 from items import SIZE, Batched, Items, assert_recorded, pruner_for, train_on
+from loaders import KINDS, WORKER_WARNINGS
 from runs import order
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Subset
 
 from infobatch_fast import InfoBatchBatchSampler, with_index
 
 BATCH = 8
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*multi-threaded.*fork:DeprecationWarning", "ignore:This DataLoader will create:UserWarning"
-)
+pytestmark = WORKER_WARNINGS
 
 # ---- workers ----
 
-LOADERS: dict[str, dict[str, Any]] = {
-    "no workers": {},
-    "two workers": {"num_workers": 2},
-    "persistent": {"num_workers": 2, "persistent_workers": True, "prefetch_factor": 4},
-    "prefetch": {"num_workers": 2, "prefetch_factor": 16},
-    "out of order": {"num_workers": 2, "in_order": False},
-}
+LOADERS = {name: kind for name, kind in KINDS.items() if name != "spawned"}
 
 
 @pytest.mark.parametrize("selects", [True, False], ids=["set_epoch", "no set_epoch"])

@@ -5,15 +5,14 @@ import pickle
 import pytest
 import torch
 from items import SIZE, Batched, Dicts, Items, Stream, assert_recorded, collate_names, pruner_for, train_on
+from loaders import WORKER_WARNINGS
 from runs import order
 from torch.utils.data import DataLoader, Subset
 
 from infobatch_fast import IndexedDataset, with_index
 
 BATCH = 8
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*multi-threaded.*fork:DeprecationWarning", "ignore:This DataLoader will create:UserWarning"
-)
+pytestmark = WORKER_WARNINGS
 
 
 def test_a_subset_is_wrapped_as_a_whole_and_indices_are_its_own() -> None:

@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 import torch
 from items import SIZE, Dicts, Items, assert_recorded, collate_names, pruner_for, train_on
+from loaders import WORKER_WARNINGS
 from torch.utils.data import DataLoader, Subset, default_collate
 
 from infobatch_fast import IndexedDataset, InfoBatch, collate_with_index, with_index
 
 BATCH = 8
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*multi-threaded.*fork:DeprecationWarning", "ignore:This DataLoader will create:UserWarning"
-)
+pytestmark = WORKER_WARNINGS
 
 SHAPES = ("pairs", "pairs, own collate", "items, own collate", "key", "key, own collate")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from loaders import WORKER_WARNINGS
 from runs import kept_set
 from torch import nn
 from torch.utils.data import DataLoader
@@ -18,9 +19,7 @@ from torch.utils.data import DataLoader
 from infobatch_fast import InfoBatch, KeptOnly, with_index
 
 SIZE, BATCH = 60, 8
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*multi-threaded.*fork:DeprecationWarning", "ignore:This DataLoader will create:UserWarning"
-)
+pytestmark = WORKER_WARNINGS
 
 
 def train(pruner: InfoBatch, loader: Any, epoch: int) -> list[int]:

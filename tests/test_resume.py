@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from loaders import WORKER_WARNINGS
 from restarts import BATCH, EPOCHS, SIZE, restored, run_of, saved
 from runs import decisions, loss_of, order, record, record_all, snapshot, train
 from torch.utils.data import DataLoader
@@ -141,7 +142,7 @@ def test_visited_is_what_update_was_called_for_not_what_was_yielded(device: torc
     assert list(again.sampler) == [sample for sample in ids if sample not in trained]
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning", "ignore:This DataLoader will create:UserWarning")
+@WORKER_WARNINGS
 def test_batches_that_workers_had_prefetched_and_nobody_trained_on_come_again(device: torch.device) -> None:
     def loader_of(pruner: InfoBatch) -> Any:
         return DataLoader(with_index(range(SIZE)), BATCH, sampler=pruner.sampler, num_workers=2, prefetch_factor=2)

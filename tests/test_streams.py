@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from loaders import KINDS, WORKER_WARNINGS
 from refusals import raises
 from runs import kept_set
 from streams import SIZE, Dicts, Pairs, Places, Positioned, assert_recorded, id_in_name, item, stream_of, train
@@ -14,16 +15,8 @@ from torch.utils.data import DataLoader
 from infobatch_fast import InfoBatch, KeptOnly
 
 BATCH = 8
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*multi-threaded.*fork:DeprecationWarning", "ignore:This DataLoader will create:UserWarning"
-)
-LOADERS: dict[str, dict[str, Any]] = {
-    "no workers": {},
-    "two workers": {"num_workers": 2},
-    "persistent": {"num_workers": 2, "persistent_workers": True, "prefetch_factor": 4},
-    "spawned": {"num_workers": 2, "persistent_workers": True, "multiprocessing_context": "spawn"},
-    "out of order": {"num_workers": 2, "in_order": False},
-}
+pytestmark = WORKER_WARNINGS
+LOADERS = {name: kind for name, kind in KINDS.items() if name != "prefetch"}
 
 
 @pytest.mark.parametrize("kind", LOADERS)

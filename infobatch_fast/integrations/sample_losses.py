@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from ..losses import token_losses as losses_of_tokens
+
 IGNORED = -100  # the label of what is no target, in torch and transformers
 
 
@@ -31,16 +33,8 @@ def token_losses(logits: torch.Tensor, labels: torch.Tensor, shift: bool, label_
         shift: Token t predicts label t + 1, as in causal language models.
         label_smoothing: In [0, 1].
     """
-    if shift:  # of the labels, which are small: slicing the logits would copy them
-        labels = F.pad(labels, (0, 1), value=IGNORED)[:, 1:]
-    flat = F.cross_entropy(
-        logits.float().flatten(0, 1),
-        labels.flatten(),
-        ignore_index=IGNORED,
-        reduction="none",
-        label_smoothing=label_smoothing,
-    )
-    return SampleLosses(flat.view(labels.shape).sum(1), labels.ne(IGNORED).sum(1))
+    tokens, mask = losses_of_tokens(logits.float(), labels, IGNORED, shift, label_smoothing)
+    return SampleLosses(tokens.sum(1), mask.sum(1))
 
 
 def class_losses(
