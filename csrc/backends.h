@@ -27,10 +27,9 @@ struct Shard {
   std::int64_t num_slots;
 };
 
-// Arrays that `select` walks are padded to whole blocks of 512 bits, so that a thread may work on words.
-constexpr std::int64_t num_blocks(std::int64_t num_bits) { return (num_bits + kBlockBits - 1) / kBlockBits; }
-constexpr std::int64_t padded_bytes(std::int64_t num_bits) { return num_blocks(num_bits) * (kBlockBits / 8); }
-constexpr std::int64_t mark_bytes(std::int64_t num_slots) { return padded_bytes(num_slots * kMarkBits); }
+// Marks are padded to whole blocks of 128, so that a thread may work on words.
+constexpr std::int64_t num_blocks(std::int64_t num_marks) { return (num_marks + kBlockMarks - 1) / kBlockMarks; }
+constexpr std::int64_t mark_bytes(std::int64_t num_marks) { return num_blocks(num_marks) * (kBlockBits / 8); }
 
 // ---- statistics: what the thresholds come from. Outputs are sums, so ranks add theirs before the next step. ----
 
@@ -77,11 +76,10 @@ struct DrawPlan {
   std::uint8_t* marks;          // [mark_bytes(n)] out: kept and tier of each slot, none visited; zeros behind n
 };
 
-// The directory of a bit array, for select.
+// The directory of marks, for select.
 struct IndexBits {
   const std::uint64_t* words;  // [num_blocks * 8]
   std::int64_t num_blocks;
-  std::uint64_t mask;         // which bits count
   std::int64_t* ones_before;  // [num_blocks + 1] out; the last entry is the number of ones
   std::uint32_t* hints;       // [num_blocks + 1] out
   void* scratch;              // [index_bits_scratch(num_blocks)] bytes
@@ -129,7 +127,7 @@ struct LookUp {
 struct EpochOrder {
   Shard shard;
   Permutation shuffle;  // of [0, number of kept slots)
-  BitIndex kept;        // of the marks
+  BitIndex kept;
 };
 
 struct Order {
@@ -140,11 +138,11 @@ struct Order {
   std::int64_t* ids;  // [count] out
 };
 
-// What a restart leaves to do: bit p says that position p of the order is not visited yet.
+// What a restart leaves to do, as marks of their own: position p of the order is kept if it is not visited yet.
 struct MarkRemaining {
   EpochOrder epoch;
   const std::uint8_t* marks;
-  std::uint8_t* remaining;  // [padded_bytes(shuffle.size)] out, zeros behind the last position
+  std::uint8_t* remaining;  // [mark_bytes(shuffle.size)] out, zeros behind the last position
 };
 
 #define INFOBATCH_BACKEND_FUNCTIONS(CONTEXT)                \

@@ -125,12 +125,11 @@ void bind_types(py::module_& m) {
            py::arg("deal"), py::arg("first_slot"), py::arg("num_slots"));
 
   py::class_<BitIndex>(m, "BitIndex")
-      .def(py::init([](Address words, std::int64_t blocks, bool marks, Address ones_before, Address hints) {
-             return BitIndex{at<const std::uint64_t>(words),        at<const std::int64_t>(ones_before),
-                             at<const std::uint32_t>(hints),        blocks,
-                             marks ? kKeptMask : ~std::uint64_t{0}, marks ? 2u : 0u};
+      .def(py::init([](Address words, std::int64_t blocks, Address ones_before, Address hints) {
+             return BitIndex{at<const std::uint64_t>(words), at<const std::int64_t>(ones_before),
+                             at<const std::uint32_t>(hints), blocks};
            }),
-           py::arg("words"), py::arg("num_blocks"), py::arg("marks"), py::arg("ones_before"), py::arg("hints"));
+           py::arg("words"), py::arg("num_blocks"), py::arg("ones_before"), py::arg("hints"));
 
   py::class_<EpochOrder>(m, "EpochOrder")
       .def(py::init([](const Shard& shard, const Permutation& shuffle, const BitIndex& kept) {
@@ -184,10 +183,10 @@ void bind_plan(py::module_& m) {
     static_cast<void>(device);
     return cpu::index_bits_scratch(blocks);
   });
-  m.def("index_bits", [](int device, Address lane, Address words, std::int64_t blocks, bool marks, Address ones_before,
-                         Address hints, Address scratch, std::int64_t scratch_bytes) {
-    RUN(index_bits, IndexBits{at<const std::uint64_t>(words), blocks, marks ? kKeptMask : ~std::uint64_t{0},
-                              at<std::int64_t>(ones_before), at<std::uint32_t>(hints), at<void>(scratch), scratch_bytes});
+  m.def("index_bits", [](int device, Address lane, Address words, std::int64_t blocks, Address ones_before, Address hints,
+                         Address scratch, std::int64_t scratch_bytes) {
+    RUN(index_bits, IndexBits{at<const std::uint64_t>(words), blocks, at<std::int64_t>(ones_before), at<std::uint32_t>(hints),
+                              at<void>(scratch), scratch_bytes});
   });
   m.def("count_tiers", [](int device, Address lane, Address marks, std::int64_t num_slots, Address counts) {
     RUN(count_tiers, CountTiers{at<const std::uint8_t>(marks), num_slots, at<std::int64_t>(counts)});
@@ -234,9 +233,8 @@ PYBIND11_MODULE(_core, m) {
 #else
   m.attr("OPENMP") = false;
 #endif
-  m.def("num_blocks", [](std::int64_t num_bits) { return num_blocks(num_bits); });
-  m.def("mark_bytes", [](std::int64_t num_slots) { return mark_bytes(num_slots); });
-  m.def("padded_bytes", [](std::int64_t num_bits) { return padded_bytes(num_bits); });
+  m.def("num_blocks", [](std::int64_t num_marks) { return num_blocks(num_marks); });
+  m.def("mark_bytes", [](std::int64_t num_marks) { return mark_bytes(num_marks); });
   m.def("cutoff_of", [](double keep_probability) { return cutoff_of(keep_probability); });
   m.def("tier_weights", &tier_weights);
   m.def("advise_huge_pages",

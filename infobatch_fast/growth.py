@@ -83,8 +83,8 @@ class _SlotReader:
 
     def __init__(self, table: ScoreTable) -> None:
         self._deal, self._device = table.deal, table.device
-        everything = torch.full((ops.padded_bytes(PIECE),), 255, dtype=torch.uint8, device=table.device)
-        self._directory = ops.BitDirectory(everything, of_marks=False)
+        everything = torch.full((ops.mark_bytes(PIECE),), 0x11, dtype=torch.uint8, device=table.device)
+        self._directory = ops.BitDirectory(everything)
         self._directory.build()
 
     def ids(self, first: int, count: int) -> torch.Tensor:

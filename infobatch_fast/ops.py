@@ -37,7 +37,6 @@ identity_permutation = _core.identity_permutation
 cutoff_of = _core.cutoff_of
 tier_weights = _core.tier_weights
 mark_bytes = _core.mark_bytes
-padded_bytes = _core.padded_bytes
 
 Cutoffs = tuple[int, int, int, int]
 
@@ -170,24 +169,23 @@ def count_tiers(marks: torch.Tensor, num_slots: int) -> torch.Tensor:
 
 
 class BitDirectory:
-    """A bit array with its directory for select. ``of_marks``: the ones are the kept bits of marks, else all bits."""
+    """Marks, uint8 [mark_bytes], with a directory of the kept ones for select."""
 
-    def __init__(self, words: torch.Tensor, of_marks: bool) -> None:
-        self._words, self._of_marks = words, of_marks
-        self._blocks = _core.num_blocks(8 * words.numel())
-        self._ones_before = torch.empty(self._blocks + 1, dtype=torch.int64, device=words.device)
-        self._hints = torch.empty(self._blocks + 1, dtype=torch.int32, device=words.device)
-        self._scratch_bytes = _core.index_bits_scratch(_where(words)[0], self._blocks)
-        self.native = _core.BitIndex(words.data_ptr(), self._blocks, of_marks, self._ones_before.data_ptr(), self._hints.data_ptr())
+    def __init__(self, marks: torch.Tensor) -> None:
+        self._marks = marks
+        self._blocks = _core.num_blocks(2 * marks.numel())
+        self._ones_before = empty_table(self._blocks + 1, torch.int64, marks.device)
+        self._hints = empty_table(self._blocks + 1, torch.int32, marks.device)
+        self._scratch_bytes = _core.index_bits_scratch(_where(marks)[0], self._blocks)
+        self.native = _core.BitIndex(marks.data_ptr(), self._blocks, self._ones_before.data_ptr(), self._hints.data_ptr())
 
     def build(self) -> torch.Tensor:
-        """Indexes the array as it is now; the number of ones, int64 [1], stays on the device."""
-        scratch = torch.empty(self._scratch_bytes, dtype=torch.uint8, device=self._words.device)
+        """Indexes the marks as they are now; the number of kept ones, int64 [1], stays on the device."""
+        scratch = torch.empty(self._scratch_bytes, dtype=torch.uint8, device=self._marks.device)
         _core.index_bits(
-            *_where(self._words),
-            self._words.data_ptr(),
+            *_where(self._marks),
+            self._marks.data_ptr(),
             self._blocks,
-            self._of_marks,
             self._ones_before.data_ptr(),
             self._hints.data_ptr(),
             scratch.data_ptr(),
@@ -197,7 +195,7 @@ class BitDirectory:
 
     def used_on(self, stream: torch.cuda.Stream) -> None:
         """Keeps the memory from being given away while another stream still reads it."""
-        for tensor in (self._words, self._ones_before, self._hints):
+        for tensor in (self._marks, self._ones_before, self._hints):
             tensor.record_stream(stream)
 
 
@@ -209,10 +207,10 @@ def order(epoch: EpochOrder, remaining: BitDirectory | None, start: int, stop: i
 
 
 def mark_remaining(epoch: EpochOrder, positions: int, marks: torch.Tensor) -> torch.Tensor:
-    """Bitmap of the positions of an order that are not visited."""
-    bits = torch.empty(padded_bytes(positions), dtype=torch.uint8, device=marks.device)
-    _core.mark_remaining(*_where(marks), epoch, marks.data_ptr(), bits.data_ptr())
-    return bits
+    """Marks of the positions of an order: kept are those that are not visited."""
+    remaining = torch.empty(mark_bytes(positions), dtype=torch.uint8, device=marks.device)
+    _core.mark_remaining(*_where(marks), epoch, marks.data_ptr(), remaining.data_ptr())
+    return remaining
 
 
 def look_up(shard: Shard, marks: torch.Tensor, faults: torch.Tensor, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

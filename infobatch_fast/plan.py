@@ -79,7 +79,7 @@ class Planner:
     directory: ops.BitDirectory = field(init=False)
 
     def __post_init__(self) -> None:
-        self.directory = ops.BitDirectory(self.table.marks, of_marks=True)
+        self.directory = ops.BitDirectory(self.table.marks)
         self.side_stream = torch.cuda.Stream(self.table.device) if self.table.device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._agreed = False
 
@@ -142,7 +142,7 @@ class Planner:
         epoch_order = ops.EpochOrder(table.shard, shuffle(kept_here, self.seed, epoch, ranks.rank), self.directory.native)
         available, remaining = kept_of_rank, None
         if restored:
-            remaining = ops.BitDirectory(ops.mark_remaining(epoch_order, kept_here, table.marks), of_marks=False)
+            remaining = ops.BitDirectory(ops.mark_remaining(epoch_order, kept_here, table.marks))
             if self.side_stream is not None:
                 remaining.used_on(self.side_stream)
             available = ranks.gather(remaining.build()).cpu()[:, 0]

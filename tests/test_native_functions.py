@@ -61,7 +61,7 @@ def test_a_shard_far_out_decides_and_orders_as_the_page_says(device: torch.devic
     table = torch.tensor([NAN if score is None else score for score in scores], dtype=torch.float32, device=device)
     marks = torch.full((ops.mark_bytes(slots),), 0xA5, dtype=torch.uint8, device=device)
     ops.draw_plan(table, first_slot, torch.tensor(levels, dtype=torch.float32, device=device), cutoffs, seed, epoch, marks)
-    directory = ops.BitDirectory(marks, of_marks=True)
+    directory = ops.BitDirectory(marks)
     assert directory.build().tolist() == [sum(kept)]
     counts = ops.count_tiers(marks, slots).tolist()
     assert counts[:4] == [tiers.count(tier) for tier in range(4)]
@@ -86,7 +86,7 @@ def test_a_shard_far_out_decides_and_orders_as_the_page_says(device: torch.devic
     assert table.nan_to_num(-1.0).tolist() == [
         2.5 if slot % 3 == 0 else -1.0 if score is None else score for slot, score in enumerate(scores)
     ]
-    remaining = ops.BitDirectory(ops.mark_remaining(order, sum(kept), marks), of_marks=False)
+    remaining = ops.BitDirectory(ops.mark_remaining(order, sum(kept), marks))
     left = [sample for sample in expected[: len(kept_ids)] if sample not in set(visited)]
     assert remaining.build().tolist() == [len(left)]
     assert ops.order(order, remaining, 0, len(left), device).tolist() == left

@@ -17,13 +17,17 @@ IB_HD std::uint32_t make_mark(bool kept, std::uint32_t tier) { return (tier << k
 
 IB_HD std::uint32_t tier_of_mark(std::uint32_t mark) { return mark >> kTierShift; }
 
-// The marks of a row, where those slots whose bit of `protect` is set are in tier 0 and kept, whatever was decided for them.
-// Bit i of the byte is the row's slot i.
-IB_HD std::uint32_t protect_row(std::uint32_t marks, std::uint8_t protect) {
-  std::uint32_t ones = protect;  // bit i goes to bit 4 i, the kept bit of slot i
+// Bit i of a byte goes to the kept bit of a row's slot i.
+IB_HD std::uint32_t kept_marks(std::uint8_t bits) {
+  std::uint32_t ones = bits;
   ones = (ones | ones << 12) & 0x000F000Fu;
   ones = (ones | ones << 6) & 0x03030303u;
-  ones = (ones | ones << 3) & 0x11111111u;
+  return (ones | ones << 3) & 0x11111111u;
+}
+
+// The marks of a row, where those slots whose bit of `protect` is set are in tier 0 and kept, whatever was decided for them.
+IB_HD std::uint32_t protect_row(std::uint32_t marks, std::uint8_t protect) {
+  const std::uint32_t ones = kept_marks(protect);
   return (marks & ~(ones * 0xFu)) | ones * make_mark(true, 0);
 }
 

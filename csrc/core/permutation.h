@@ -74,36 +74,47 @@ IB_HD std::uint32_t subtract_modulo(std::uint32_t a, std::uint32_t b, std::uint3
   return raised < difference ? raised : difference;
 }
 
+// An item's place in the rectangle.
+struct Cell {
+  std::uint32_t row, column;
+};
+
+IB_HD std::uint32_t last_column(const Permutation& p) { return (1u << p.column_bits) - 1; }
+
+IB_HD Cell cell_of(const Permutation& p, std::uint64_t item) {
+  return {static_cast<std::uint32_t>(item >> p.column_bits), static_cast<std::uint32_t>(item) & last_column(p)};
+}
+
+IB_HD std::uint64_t item_of(const Permutation& p, Cell cell) {
+  return (static_cast<std::uint64_t>(cell.row) << p.column_bits) | cell.column;
+}
+
+// Two rounds, by keys[0] and keys[1].
+IB_HD Cell move_cell(const Permutation& p, const std::uint32_t* keys, Cell cell) {
+  const std::uint32_t row = add_modulo(cell.row, row_offset(p, cell.column, keys[0]), p.rows);
+  return {row, (cell.column + column_offset(p, row, keys[1])) & last_column(p)};
+}
+
+// The inverse of move_cell.
+IB_HD Cell move_cell_back(const Permutation& p, const std::uint32_t* keys, Cell cell) {
+  const std::uint32_t column = (cell.column - column_offset(p, cell.row, keys[1])) & last_column(p);
+  return {subtract_modulo(cell.row, row_offset(p, column, keys[0]), p.rows), column};
+}
+
 // One pass of eight rounds over the rectangle. The result may be >= size.
 IB_HD std::uint64_t permute_pass(const Permutation& p, std::uint32_t pass, std::uint64_t item) {
   const std::uint32_t* keys = p.keys + pass * kPassRounds;
-  const std::uint32_t columns = 1u << p.column_bits;
-  std::uint32_t row = static_cast<std::uint32_t>(item >> p.column_bits);
-  std::uint32_t column = static_cast<std::uint32_t>(item) & (columns - 1);
-#if defined(__GNUC__) && !defined(__CUDACC__)  // nvcc unrolls without being asked
-#pragma GCC unroll 8
-#endif
-  for (int i = 0; i < kPassRounds; i += 2) {
-    row = add_modulo(row, row_offset(p, column, keys[i]), p.rows);
-    column = (column + column_offset(p, row, keys[i + 1])) & (columns - 1);
-  }
-  return (static_cast<std::uint64_t>(row) << p.column_bits) | column;
+  Cell cell = cell_of(p, item);
+  for (int i = 0; i < kPassRounds; i += 2) cell = move_cell(p, keys + i, cell);
+  return item_of(p, cell);
 }
 
 // The inverse of permute_pass.
 IB_HD std::uint64_t unpermute_pass(const Permutation& p, std::uint32_t pass, std::uint64_t item) {
   const std::uint32_t* keys = p.keys + pass * kPassRounds;
-  const std::uint32_t columns = 1u << p.column_bits;
-  std::uint32_t row = static_cast<std::uint32_t>(item >> p.column_bits);
-  std::uint32_t column = static_cast<std::uint32_t>(item) & (columns - 1);
-#if defined(__GNUC__) && !defined(__CUDACC__)  // nvcc unrolls without being asked
-#pragma GCC unroll 8
-#endif
-  for (int i = kPassRounds - 2; i >= 0; i -= 2) {
-    column = (column - column_offset(p, row, keys[i + 1])) & (columns - 1);
-    row = subtract_modulo(row, row_offset(p, column, keys[i]), p.rows);
-  }
-  return (static_cast<std::uint64_t>(row) << p.column_bits) | column;
+  Cell cell = cell_of(p, item);
+  for (int i = kPassRounds - 2; i >= 0; i -= 2) cell = move_cell_back(p, keys + i, cell);
+  return item_of(p, cell);
 }
 
 // All passes; the result may be >= size.

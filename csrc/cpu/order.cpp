@@ -6,7 +6,7 @@ namespace {
 
 constexpr std::int64_t kGrain = 16 * kTile;
 
-// Items of ranks (in place), in steps: each asks for the lines that the next one reads, for the whole tile.
+// Slots of ranks (in place), in steps: each asks for the lines that the next one reads, for the whole tile.
 IB_MULTIVERSION void select_tile(const BitIndex index, std::uint64_t* ranks, int count) {
   BlockRange ranges[kTile];
   std::int64_t blocks[kTile];
@@ -19,7 +19,7 @@ IB_MULTIVERSION void select_tile(const BitIndex index, std::uint64_t* ranks, int
     __builtin_prefetch(index.words + blocks[i] * kBlockWords);
   }
   for (int i = 0; i < count; ++i) {
-    ranks[i] = static_cast<std::uint64_t>(item_in_block(index, blocks[i], static_cast<std::int64_t>(ranks[i])));
+    ranks[i] = static_cast<std::uint64_t>(slot_in_block(index, blocks[i], static_cast<std::int64_t>(ranks[i])));
   }
 }
 
@@ -51,7 +51,7 @@ Status order(const Order& args, int threads) {
 
 Status mark_remaining(const MarkRemaining& args, int threads) {
   const std::int64_t positions = static_cast<std::int64_t>(args.epoch.shuffle.size);
-  std::fill(args.remaining, args.remaining + padded_bytes(positions), std::uint8_t{0});
+  std::fill(args.remaining, args.remaining + mark_bytes(positions), std::uint8_t{0});
   parallel_parts(positions, kGrain, threads, [&](std::int64_t begin, std::int64_t end) {
     Tile tile;
     for (std::int64_t start = begin; start < end; start += kTile) {
@@ -61,7 +61,7 @@ Status mark_remaining(const MarkRemaining& args, int threads) {
       for (int i = 0; i < filled; ++i) {
         const std::int64_t place = start + i;
         const bool visited = (mark_at(args.marks, tile.item[i]) & kVisitedMark) != 0;
-        if (!visited) args.remaining[place / 8] |= static_cast<std::uint8_t>(1u << (place % 8));
+        if (!visited) args.remaining[place / 2] |= static_cast<std::uint8_t>(kKeptMark << (kMarkBits * (place % 2)));
       }
     }
   });

@@ -1,5 +1,6 @@
 // Plan: one pass over the scores makes the marks; the directory makes the kept slots selectable.
 #include <cstring>
+#include <utility>
 
 #include "parallel.h"
 
@@ -8,6 +9,7 @@ namespace {
 
 constexpr int kTileRows = 64;
 constexpr int kTileSlots = kTileRows * kRowSlots;  // draws and marks of a tile stay in the first-level cache
+constexpr std::int64_t kPieceBlocks = 1 << 12;     // blocks of the directory that are counted on their own: 32 KB of entries
 
 struct Levels {
   float threshold[kMaxThresholds];
@@ -47,16 +49,31 @@ IB_MULTIVERSION void protect_rows(const std::uint8_t* protect, std::int64_t rows
   }
 }
 
-IB_MULTIVERSION void count_ones(const IndexBits& args) {
+// ones_before of blocks [begin, end), counted from zero at `begin`; the ones of all of them.
+IB_MULTIVERSION std::int64_t count_ones(const IndexBits& args, std::int64_t begin, std::int64_t end) {
   std::int64_t ones = 0;
-  for (std::int64_t block = 0; block < args.num_blocks; ++block) {
-    const std::int64_t before = ones;
-    args.ones_before[block] = before;
-    for (int w = 0; w < kBlockWords; ++w) ones += popcount64(args.words[block * kBlockWords + w] & args.mask);
-    const std::int64_t hint = (before + kHintStride - 1) / kHintStride;
-    if (hint * kHintStride < ones) args.hints[hint] = static_cast<std::uint32_t>(block);
+  for (std::int64_t block = begin; block < end; ++block) {
+    args.ones_before[block] = ones;
+    for (int w = 0; w < kBlockWords; ++w) ones += kept_in_word(args.words[block * kBlockWords + w]);
   }
-  args.ones_before[args.num_blocks] = ones;
+  return ones;
+}
+
+// The entries behind the first one, raised by it, and the hints of all these blocks.
+void write_directory(const IndexBits& args, std::int64_t begin, std::int64_t end) {
+  const std::int64_t ones = args.ones_before[begin];
+  for (std::int64_t block = begin + 1; block < end; ++block) args.ones_before[block] += ones;
+  for (std::int64_t block = begin; block < end; ++block) {
+    write_hints(args.hints, args.num_blocks, block, args.ones_before[block], args.ones_before[block + 1]);
+  }
+}
+
+// Calls body(begin, end) for the pieces of all blocks, from several threads.
+template <class Body>
+void for_each_piece(std::int64_t num_blocks, int threads, const Body& body) {
+  parallel_parts(num_blocks, kPieceBlocks, threads, [&](std::int64_t begin, std::int64_t end) {
+    for (; begin < end; begin += kPieceBlocks) body(begin, std::min(begin + kPieceBlocks, end));
+  });
 }
 
 // Marks are four bits wide, so 15 of them add up without a carry, for all marks of a word at once.
@@ -99,7 +116,7 @@ IB_MULTIVERSION void count_tiers_in(const std::uint64_t* words, std::int64_t beg
     }
     counts[kMaxTiers] += sum_of_marks(sums[6]);
   }
-  counts[0] += (end - begin) * (kBlockBits / kMarkBits);
+  counts[0] += (end - begin) * kBlockMarks;
 }
 
 }  // namespace
@@ -132,16 +149,24 @@ Status draw_plan(const DrawPlan& args, int threads) {
 
 std::int64_t index_bits_scratch(std::int64_t) { return 0; }
 
-// One thread: this reads an eighth of what the plan read.
-Status index_bits(const IndexBits& args, int) {
-  count_ones(args);
+// Each piece counts from zero, and leaves its ones where its first entry will be: those entries are added up, then the others.
+Status index_bits(const IndexBits& args, int threads) {
+  for_each_piece(args.num_blocks, threads, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t ones = count_ones(args, begin, end);
+    args.ones_before[begin] = ones;
+  });
+  std::int64_t ones = 0;
+  for (std::int64_t first = 0; first < args.num_blocks; first += kPieceBlocks)
+    ones += std::exchange(args.ones_before[first], ones);
+  args.ones_before[args.num_blocks] = ones;
+  for_each_piece(args.num_blocks, threads, [&](std::int64_t begin, std::int64_t end) { write_directory(args, begin, end); });
   return Status::kOk;
 }
 
 Status count_tiers(const CountTiers& args, int threads) {
   std::fill(args.counts, args.counts + 2 * kMaxTiers, 0);
-  const std::int64_t blocks = num_blocks(args.num_slots * kMarkBits);
-  parallel_parts(blocks, 1 << 12, threads, [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t blocks = num_blocks(args.num_slots);
+  parallel_parts(blocks, kPieceBlocks, threads, [&](std::int64_t begin, std::int64_t end) {
     std::int64_t counts[2 * kMaxTiers] = {};
     count_tiers_in(reinterpret_cast<const std::uint64_t*>(args.marks), begin, end, counts);
     for (int i = 0; i < 2 * kMaxTiers; ++i) {
@@ -149,7 +174,7 @@ Status count_tiers(const CountTiers& args, int threads) {
       args.counts[i] += counts[i];
     }
   });
-  args.counts[0] -= blocks * (kBlockBits / kMarkBits) - args.num_slots;  // the padding
+  args.counts[0] -= blocks * kBlockMarks - args.num_slots;  // the padding
   return Status::kOk;
 }
 

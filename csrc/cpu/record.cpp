@@ -16,15 +16,19 @@ void count_bad(std::int64_t* faults, std::int64_t slot, std::int64_t id) {
 }  // namespace
 
 Status record(const Record& args, int) {
-  std::int64_t slots[kTile];
+  float* const scores = args.scores;
+  std::uint8_t* const marks = args.marks;
+  const float weights_of_tier[kMaxTiers] = {args.weights_of_tier[0], args.weights_of_tier[1], args.weights_of_tier[2],
+                                            args.weights_of_tier[3]};
+  std::int64_t slots[kTile + kPrefetchDistance] = {};
+  const auto prefetch = [&](int i) {
+    const std::int64_t slot = std::max<std::int64_t>(slots[i], 0);
+    __builtin_prefetch(scores + slot, 1);
+    __builtin_prefetch(marks + slot / 2, 1);
+  };
   for (std::int64_t start = 0; start < args.count; start += kTile) {
     const int filled = static_cast<int>(std::min<std::int64_t>(kTile, args.count - start));
     locate_tile(args.shard, args.index + start, filled, slots);
-    const auto prefetch = [&](int i) {
-      if (i >= filled || slots[i] < 0) return;
-      __builtin_prefetch(args.scores + slots[i], 1);
-      __builtin_prefetch(args.marks + slots[i] / 2, 1);
-    };
     for (int i = 0; i < kPrefetchDistance; ++i) prefetch(i);
     for (int i = 0; i < filled; ++i) {
       prefetch(i + kPrefetchDistance);
@@ -34,10 +38,12 @@ Status record(const Record& args, int) {
         args.weights[start + i] = 1.0f;
         continue;
       }
-      args.weights[start + i] = args.weights_of_tier[tier_of_mark(mark_at(args.marks, static_cast<std::uint64_t>(slot)))];
-      args.marks[slot / 2] |= static_cast<std::uint8_t>(kVisitedMark << (kMarkBits * (slot % 2)));
+      std::uint8_t& pair = marks[slot / 2];
+      const int shift = kMarkBits * static_cast<int>(slot % 2);
+      args.weights[start + i] = weights_of_tier[tier_of_mark((pair >> shift) & 0xFu)];
+      pair |= static_cast<std::uint8_t>(kVisitedMark << shift);
       const float score = args.new_scores[start + i];
-      if (is_finite_bits(bits_of(score))) args.scores[slot] = score;
+      if (is_finite_bits(bits_of(score))) scores[slot] = score;
       else args.faults[kNonFinite] += 1;
     }
   }

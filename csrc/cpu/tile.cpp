@@ -3,13 +3,46 @@
 namespace infobatch::cpu {
 namespace {
 
-// By value, so that the keys stay in registers.
-IB_MULTIVERSION void permute_all(const Permutation p, std::uint32_t pass, std::uint64_t* items) {
-  for (int i = 0; i < kTile; ++i) items[i] = permute_pass(p, pass, items[i]);
+// A round of an item waits for the one before, so the loops over the items are inside: their chains run side by side.
+struct Cells {
+  alignas(64) std::uint32_t row[kTile], column[kTile];
+};
+
+IB_HD void split(const Permutation& p, const std::uint64_t* items, Cells& cells) {
+  for (int i = 0; i < kTile; ++i) {
+    const Cell cell = cell_of(p, items[i]);
+    cells.row[i] = cell.row, cells.column[i] = cell.column;
+  }
 }
 
-IB_MULTIVERSION void unpermute_all(const Permutation p, std::uint32_t pass, std::uint64_t* items) {
-  for (int i = 0; i < kTile; ++i) items[i] = unpermute_pass(p, pass, items[i]);
+IB_HD void join(const Permutation& p, const Cells& cells, std::uint64_t* items) {
+  for (int i = 0; i < kTile; ++i) items[i] = item_of(p, {cells.row[i], cells.column[i]});
+}
+
+IB_MULTIVERSION void permute_all(const Permutation& p, std::uint32_t pass, std::uint64_t* items) {
+  Cells cells;
+  split(p, items, cells);
+  for (int round = 0; round < kPassRounds; round += 2) {
+    const std::uint32_t* keys = p.keys + pass * kPassRounds + round;
+    for (int i = 0; i < kTile; ++i) {
+      const Cell cell = move_cell(p, keys, {cells.row[i], cells.column[i]});
+      cells.row[i] = cell.row, cells.column[i] = cell.column;
+    }
+  }
+  join(p, cells, items);
+}
+
+IB_MULTIVERSION void unpermute_all(const Permutation& p, std::uint32_t pass, std::uint64_t* items) {
+  Cells cells;
+  split(p, items, cells);
+  for (int round = kPassRounds - 2; round >= 0; round -= 2) {
+    const std::uint32_t* keys = p.keys + pass * kPassRounds + round;
+    for (int i = 0; i < kTile; ++i) {
+      const Cell cell = move_cell_back(p, keys, {cells.row[i], cells.column[i]});
+      cells.row[i] = cell.row, cells.column[i] = cell.column;
+    }
+  }
+  join(p, cells, items);
 }
 
 }  // namespace

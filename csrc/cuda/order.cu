@@ -10,35 +10,38 @@ constexpr int kOrderBlock = 256;
 __device__ std::uint64_t slot_of_position(const EpochOrder& epoch, std::uint64_t position) {
   const std::uint64_t kept = epoch.shuffle.size;
   const std::uint64_t rank = permute(epoch.shuffle, position < kept ? position : position % kept);
-  return static_cast<std::uint64_t>(select_item(epoch.kept, static_cast<std::int64_t>(rank)));
+  return static_cast<std::uint64_t>(select_slot(epoch.kept, static_cast<std::int64_t>(rank)));
 }
 
 // `remaining` stands apart from args, as args.remaining is of the host. Its words are null where all positions remain.
 __global__ void __launch_bounds__(kOrderBlock) order_kernel(Order args, BitIndex remaining) {
   for (std::int64_t i = thread_in_grid(); i < args.count; i += threads_in_grid()) {
     const std::int64_t place = args.start + i;
-    const std::int64_t position = remaining.words ? select_item(remaining, place) : place;
+    const std::int64_t position = remaining.words ? select_slot(remaining, place) : place;
     const std::uint64_t slot = slot_of_position(args.epoch, static_cast<std::uint64_t>(position));
     const std::uint64_t first_slot = static_cast<std::uint64_t>(args.epoch.shard.first_slot);
     args.ids[i] = static_cast<std::int64_t>(unpermute(args.epoch.shard.deal, first_slot + slot));
   }
 }
 
-// A warp makes a word of the bitmap. Its padded bits are a whole number of blocks, so all lanes vote.
-__global__ void __launch_bounds__(kOrderBlock) mark_remaining_kernel(MarkRemaining args, std::int64_t num_bits) {
+// A warp makes four rows. The padded marks are a whole number of blocks, so all lanes vote.
+__global__ void __launch_bounds__(kOrderBlock) mark_remaining_kernel(MarkRemaining args, std::int64_t num_marks) {
   const std::int64_t positions = static_cast<std::int64_t>(args.epoch.shuffle.size);
-  for (std::int64_t i = thread_in_grid(); i < num_bits; i += threads_in_grid()) {
+  for (std::int64_t i = thread_in_grid(); i < num_marks; i += threads_in_grid()) {
     bool remains = false;
     if (i < positions) {
       const std::uint64_t slot = slot_of_position(args.epoch, static_cast<std::uint64_t>(i));
       remains = (mark_at(args.marks, slot) & kVisitedMark) == 0;
     }
-    const std::uint32_t word = __ballot_sync(kAllLanes, remains);
-    if (i % kWarp == 0) reinterpret_cast<std::uint32_t*>(args.remaining)[i / kWarp] = word;
+    const std::uint32_t of_warp = __ballot_sync(kAllLanes, remains);
+    if (i % kRowSlots == 0) {
+      const std::uint8_t of_row = static_cast<std::uint8_t>(of_warp >> (i % kWarp));
+      reinterpret_cast<std::uint32_t*>(args.remaining)[i / kRowSlots] = kept_marks(of_row);
+    }
   }
 }
 
-static_assert(kBlockBits % kOrderBlock == 0 && kOrderBlock % kWarp == 0);
+static_assert(kBlockMarks % kWarp == 0 && kOrderBlock % kWarp == 0);
 
 }  // namespace
 
@@ -50,9 +53,9 @@ Status order(const Order& args, void* stream) {
 }
 
 Status mark_remaining(const MarkRemaining& args, void* stream) {
-  const std::int64_t bits = 8 * padded_bytes(static_cast<std::int64_t>(args.epoch.shuffle.size));
-  if (bits == 0) return Status::kOk;
-  mark_remaining_kernel<<<blocks_for(bits, kOrderBlock), kOrderBlock, 0, stream_of(stream)>>>(args, bits);
+  const std::int64_t marks = num_blocks(static_cast<std::int64_t>(args.epoch.shuffle.size)) * kBlockMarks;
+  if (marks == 0) return Status::kOk;
+  mark_remaining_kernel<<<blocks_for(marks, kOrderBlock), kOrderBlock, 0, stream_of(stream)>>>(args, marks);
   return launched();
 }
 

@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(kCountBlock) count_ones_kernel(IndexBits args)
     int ones = 0;
     if (lane < lanes) {
       const ulonglong2 pair = reinterpret_cast<const ulonglong2*>(args.words)[lane];
-      ones = popcount64(pair.x & args.mask) + popcount64(pair.y & args.mask);
+      ones = kept_in_word(pair.x) + kept_in_word(pair.y);
     }
     for (int step = 1; step < kLanesPerBlock; step *= 2) ones += __shfl_xor_sync(kAllLanes, ones, step);
     if (lane < lanes && lane % kLanesPerBlock == 0) args.ones_before[lane / kLanesPerBlock] = ones;
@@ -83,8 +83,7 @@ __global__ void __launch_bounds__(kCountBlock) count_ones_kernel(IndexBits args)
 
 __global__ void __launch_bounds__(kCountBlock) write_hints_kernel(IndexBits args) {
   for (std::int64_t block = thread_in_grid(); block < args.num_blocks; block += threads_in_grid()) {
-    const std::int64_t hint = ceil_div(args.ones_before[block], kHintStride);
-    if (hint * kHintStride < args.ones_before[block + 1]) args.hints[hint] = static_cast<std::uint32_t>(block);
+    write_hints(args.hints, args.num_blocks, block, args.ones_before[block], args.ones_before[block + 1]);
   }
 }
 
