@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import torch
 
+from ..sampler import RUN
 from .machine import clock_hertz
 
 # Philox4x32-10 decides eight samples a block. Each of its ten rounds takes two 32 x 32 -> 64-bit products, their two high halves
@@ -26,6 +29,27 @@ def read_scores(scores: torch.Tensor) -> object:
 def copy(source: torch.Tensor, target: torch.Tensor) -> object:
     """One copy on the device: a read and a write of every element."""
     return target.copy_(source)
+
+
+def read_at_random(marks: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """A word of the marks for each index: an order that is nowhere written out reads the marks at a random place for each.
+
+    Args:
+        marks: int64 [N / 16], as large as the marks of N samples.
+        places: int64 [k].
+    """
+    return marks[places]
+
+
+def ints(ids: torch.Tensor) -> Iterator[int]:
+    """The Python ints of ids that lie ready, int64 [k] on the CPU: what a ``DataLoader`` takes cannot be had for less."""
+    return chain.from_iterable(batches(ids, RUN))
+
+
+def batches(ids: torch.Tensor, size: int) -> Iterator[list[int]]:
+    """The same in lists of ``size``."""
+    array = ids.numpy()
+    return (array[first : first + size].tolist() for first in range(0, len(array), size))
 
 
 def scatter(scores: torch.Tensor, index: torch.Tensor, losses: torch.Tensor) -> object:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..chunks import CHUNK
 from . import floors
 from .answers import FIRST_EPOCH
 from .contender import Contender, Ours
@@ -56,12 +57,14 @@ class Field:
 
     Attributes:
         scores: float32 [N] on the device: what the floors work on.
+        marks: int64 [N / 16] on the device, as large as the marks of N samples: what the floors of an order read.
     """
 
     size: int
     device: torch.device
     contenders: list[Contender]
     scores: torch.Tensor
+    marks: torch.Tensor
     batches: tuple[int, ...] = UPDATES
 
     def able(self, *abilities: str) -> list[Contender]:
@@ -118,11 +121,27 @@ def _exhaust(elements: Iterator[Any]) -> None:
         pass
 
 
+def _places(now: Field, count: int) -> torch.Tensor:
+    return torch.randint(len(now.marks), (count,), device=now.device)
+
+
+def _hand_out(now: Field, places: torch.Tensor, batch: int) -> None:
+    ids = floors.read_at_random(now.marks, places).cpu()
+    _exhaust(floors.ints(ids) if batch == 1 else floors.batches(ids, batch))
+
+
+def _order_floor(now: Field, batch: int, count: int) -> Timed:
+    """A random read for each index, and an int."""
+    return Timed("floor", lambda places: _hand_out(now, places, batch), lambda: _places(now, count), count)
+
+
 def orders(now: Field) -> Iterator[Operation]:
     """Ids of an epoch that was planned: one by one, in batches, as a tensor."""
     for name, batch, ability in (("order, one by one", 1, "ids"), (f"order, batches of {BATCH}", BATCH, "batches")):
         taking = [_Taking(contender, batch) for contender in now.able("plan", ability)]
-        yield Operation(name, "an index", 1, ID_BYTES, [Timed(each.name, _exhaust, each.prepare, each.count) for each in taking])
+        timed = [Timed(each.name, _exhaust, each.prepare, each.count) for each in taking]
+        floor = _order_floor(now, batch, max(each.count for each in taking))
+        yield Operation(name, "an index", 1, ID_BYTES, timed, floor)
     yield from (_tensor_order(contender, now) for contender in now.contenders if isinstance(contender, Ours))
 
 
@@ -153,10 +172,24 @@ def epochs(now: Field) -> Iterator[Operation]:
 
         return run
 
+    kept = next(len(contender.pruner.sampler) for contender in now.contenders if isinstance(contender, Ours))
+    places = _places(now, min(kept, CHUNK))
+
+    def floor(hand_out: Callable[[torch.Tensor], object]) -> Timed:
+        def run(_: object) -> None:
+            floors.read_scores(now.scores)
+            for first in range(0, kept, CHUNK):
+                hand_out(places[: kept - first])
+
+        return Timed("floor", run)
+
+    moved = now.size * TABLE_BYTES
     listed = [_planning(contender.name, one_by_one(contender)) for contender in now.able("plan", "ids")]
-    yield Operation("epoch, one by one", "a sample", now.size, now.size * TABLE_BYTES, listed)
+    yield Operation("epoch, one by one", "a sample", now.size, moved, listed, floor(lambda part: _hand_out(now, part, 1)))
     whole = [_planning(contender.name, tensor(contender)) for contender in now.able("plan", "tensor")]
-    yield Operation("epoch, as a tensor", "a sample", now.size, now.size * TABLE_BYTES, whole)
+    yield Operation(
+        "epoch, as a tensor", "a sample", now.size, moved, whole, floor(lambda part: floors.read_at_random(now.marks, part))
+    )
 
 
 def updates(now: Field) -> Iterator[Operation]:

@@ -13,9 +13,10 @@ Document = dict[str, Any]
 HOW_TO_READ = """\
 Medians, with quartiles in brackets (with fewer than four runs: the range). All contenders of a row ran alternately in one process,
 and a ratio is the median over rounds of (their time / infobatch_fast's time of the same round): above 1, infobatch_fast is faster.
-"Floor" is the least that the operation can do without on that machine: one read of the scores for a plan, a copy for an order,
-storing the losses alone (`index_copy_`) for an update, writing the scores alone for a checkpoint. "-" stands where a contender
-does not have the operation, or did not fit into memory.
+"Floor" is what the operation cannot do without on that machine, done by torch alone: one read of the scores for a plan; for an
+order a random read for each index, and the Python ints (as a tensor: a copy); for an epoch both; storing the losses (`index_copy_`)
+for an update; writing the scores for a checkpoint. "-" stands where a contender does not have the operation, or did not fit into
+memory.
 """
 
 
@@ -87,14 +88,34 @@ def _operations(document: Document, device: str) -> list[str]:
 
 
 def _bounds(document: Document, device: str) -> list[str]:
-    philox = document.get("philox", {}).get(device)
-    if not philox:
-        return []
-    return [
-        f"Arithmetic bound of a plan's draws (calculated): {philox['operations_a_sample']:.3g} operations a sample on "
-        f"{philox['lanes']} lanes at {philox['clock_hertz'] / 1e9:.2f} GHz = {philox['ns_a_sample']:.3g} ns a sample.",
-        "",
-    ]
+    text = []
+    if rows := [row for row in document.get("parts", []) if row["device"] == device]:
+        text += [f"### What the time goes into on {device}", ""]
+        text += [
+            "Parts of the operations, and what torch alone takes for the memory that they must touch, in alternating runs.",
+            "",
+        ]
+        text += _parts(rows)
+    if philox := document.get("philox", {}).get(device):
+        text += [
+            f"Arithmetic of a plan's draws (calculated): {philox['operations_a_sample']:.3g} operations a sample on "
+            f"{philox['lanes']} lanes at {philox['clock_hertz'] / 1e9:.2f} GHz, one a cycle: "
+            f"{philox['ns_a_sample']:.3g} ns a sample.",
+            "",
+        ]
+    return text
+
+
+def _parts(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for each part, a column for each size and number of threads; ns of an item, as the operation's name says."""
+    columns = list(dict.fromkeys((row["samples"], row["threads"]) for row in rows))
+    lines = dict.fromkeys((row["operation"], row["part"]) for row in rows)
+    found = {(row["operation"], row["part"], row["samples"], row["threads"]): row["ns"] for row in rows}
+    text = table_head(["operation", "part", *(f"{size_name(size)}, {threads} threads" for size, threads in columns)])
+    for operation, part in lines:
+        cells = (found.get((operation, part, *column)) for column in columns)
+        text.append(table_line([f"{operation}, ns", part, *("-" if cell is None else f"{cell:.3g}" for cell in cells)]))
+    return [*text, ""]
 
 
 def _growth(document: Document, device: str) -> list[str]:

@@ -10,7 +10,7 @@ from .installed import InstalledPackage, is_installed
 from .machine import available_bytes
 
 SHARE = 0.9  # of the free memory
-OTHERS = 4.0 + 1.0  # bytes a sample that the benchmark itself holds: the scores, and a bit for each id that was seen
+OTHERS = 4.0 + 0.5 + 1.0  # bytes a sample that the benchmark itself holds: scores, marks, and a byte for each id that was seen
 
 
 def contender_classes(device: torch.device) -> list[type[Contender]]:

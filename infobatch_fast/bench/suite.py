@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from . import answers, floors, operations
+from . import answers, floors, operations, parts
 from .contender import Contender, Ours, fill_all, synthetic_scores
 from .machine import load, provenance
 from .memory import measure_apart
@@ -47,18 +47,18 @@ class Request:
 def run(request: Request, save: Callable[[dict[str, Any]], None]) -> None:
     """Measures everything that was asked for, and saves what there is after each size: the large ones take long."""
     document = provenance(list(request.command))
-    document |= {"quick": request.quick, "rows": [], "memory": [], "philox": {}}
+    document |= {"quick": request.quick, "rows": [], "parts": [], "memory": [], "philox": {}}
     for name in request.devices:
         device = torch.device(name)
         document["philox"][name] = floors.philox_bound(device, torch.get_num_threads())
         for size in request.sizes:
-            document["rows"] += _at_size(size, device, request)
+            _at_size(size, device, request, document)
             document["memory"] += _memory(size, device)
             document["load_after"] = load()
             save(document)
         threaded = [size for size in request.sizes if size <= THREADED]
         if device.type == "cpu" and threaded:
-            document["rows"] += _by_threads(max(threaded), device, request)
+            _by_threads(max(threaded), device, request, document)
             save(document | {"load_after": load()})
 
 
@@ -67,19 +67,18 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _at_size(size: int, device: torch.device, request: Request) -> list[dict[str, Any]]:
+def _at_size(size: int, device: torch.device, request: Request, document: dict[str, Any]) -> None:
     contenders, left_out = fitting(size, device)
     say(f"{device}, {size} samples: {', '.join(contender.name for contender in contenders)}")
     now = _prepared(size, device, contenders, (256, 4096) if request.quick else operations.UPDATES)
     kinds: list[Callable[[Field], Iterator[Operation]]] = [operations.plans, operations.orders]
     if size <= SAVED:
         kinds += [operations.epochs, operations.states]
-    rows = []
     for kind in [*kinds, operations.updates]:  # updates last: they change the scores
         for operation in kind(now):
-            rows.append(row(operation, now, request.effort) | {"left_out": left_out})
-            say(_line(rows[-1]))
-    return rows
+            document["rows"].append(row(operation, now, request.effort) | {"left_out": left_out})
+            say(_line(document["rows"][-1]))
+    document["parts"] += parts.measure(now, request.effort)
 
 
 def _prepared(size: int, device: torch.device, contenders: list[Contender], batches: tuple[int, ...]) -> Field:
@@ -94,7 +93,7 @@ def _prepared(size: int, device: torch.device, contenders: list[Contender], batc
     for contender in contenders:
         if "update" in contender.can:
             answers.check_update(contender)
-    return Field(size, device, contenders, scores.to(device), batches)
+    return Field(size, device, contenders, scores.to(device), torch.arange(max(1, size // 16), device=device), batches)
 
 
 def row(operation: Operation, now: Field, effort: Effort) -> dict[str, Any]:
@@ -132,21 +131,21 @@ def _line(entry: dict[str, Any]) -> str:
     return f"  {entry['operation']:<22} ns {entry['unit']}: {', '.join(shown)}"
 
 
-def _by_threads(size: int, device: torch.device, request: Request) -> list[dict[str, Any]]:
-    """The plan with one thread, two, and so on up to those that torch has now."""
+def _by_threads(size: int, device: torch.device, request: Request, document: dict[str, Any]) -> None:
+    """The plan with one thread, two, and so on up to those that torch has now; with one, the parts of all operations too."""
     most = torch.get_num_threads()
     ours = Ours(size, device)
     now = _prepared(size, device, [ours], ())
-    rows = []
     try:
         for threads in sorted({1, most} | {2**power for power in range(most.bit_length())}):
             torch.set_num_threads(threads)
             entry = row(next(operations.plans(now)), now, request.effort)
-            rows.append(entry | {"operation": "plan, mean, by threads", "left_out": {}})
+            document["rows"].append(entry | {"operation": "plan, mean, by threads", "left_out": {}})
+            if threads == 1 < most:
+                document["parts"] += parts.measure(now, request.effort)
             say(f"{threads} threads, {size} samples: plan {entry['contenders'][ours.name]['ns']:.3g} ns a sample")
     finally:
         torch.set_num_threads(most)
-    return rows
 
 
 def _memory(size: int, device: torch.device) -> list[dict[str, Any]]:

@@ -1,0 +1,108 @@
+"""What an operation's time goes into: its native parts, and what torch alone takes for the memory that they must touch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from .. import ops
+from ..chunks import CHUNK
+from . import floors
+from .contender import Ours
+from .operations import Field
+from .timing import Effort, Timed, alternate
+
+BATCH = 1024
+CALLS = 256  # updates a run, each of other ids
+
+
+def measure(now: Field, effort: Effort) -> list[dict[str, Any]]:
+    """Rows for the parts of a plan, an order and an update, with the threads that torch has now."""
+    ours = next((contender for contender in now.contenders if isinstance(contender, Ours)), None)
+    if ours is None:
+        return []
+    ours.plan(ours.pruner.epoch)
+    rows = []
+    for operation, items, parts in (_plan(ours, now), _order(ours, now), _update(ours, now)):
+        for name, times in alternate(parts, effort, now.device).items():
+            seconds = times.spread()
+            rows.append({"operation": operation, "part": name, "samples": now.size, "device": now.device.type})
+            rows[-1] |= {"threads": torch.get_num_threads(), "seconds": seconds, "ns": seconds["median"] / items * 1e9}
+    return rows
+
+
+def _plan(ours: Ours, now: Field) -> tuple[str, int, list[Timed]]:
+    """The steps of ``Planner.make`` on the table's own arrays; they write again what already stands there."""
+    table, plan, seed = ours.pruner._table, ours.pruner._epochs.plan(), ours.pruner.seed
+    total = ops.sum_scores(table.scores)
+    thresholds = ops.mean_threshold(total)
+
+    def draw() -> None:
+        ops.draw_plan(table.scores, table.first_slot, thresholds, plan.cutoffs, seed, plan.epoch, table.marks)
+
+    steps: dict[str, Callable[[], object]] = {
+        "one read of the scores (torch.sum)": lambda: floors.read_scores(now.scores),
+        "exact sum": lambda: ops.sum_scores(table.scores),
+        "draws, decisions, marks": draw,
+        "directory": plan.directory.build,
+        "counts by tier": lambda: ops.count_tiers(table.marks, table.num_slots),
+    }
+    return "plan, mean, a sample", now.size, [Timed(name, lambda _, step=step: step()) for name, step in steps.items()]  # type: ignore[misc]
+
+
+def _order(ours: Ours, now: Field) -> tuple[str, int, list[Timed]]:
+    plan = ours.pruner._epochs.plan()
+    count = min(CHUNK, plan.length)
+    starts = _cycle(plan.length // count)
+    ids = plan.order(0, count).cpu()
+    parts = [
+        Timed(
+            "one random read of the marks (index_select)",
+            lambda places: floors.read_at_random(now.marks, places),
+            _places(now, count),
+        ),
+        Timed("native: positions to ids", lambda turn: plan.order(turn * count, (turn + 1) * count), lambda: next(starts)),
+        Timed("ids to Python ints (tolist)", lambda _: _exhaust(floors.ints(ids))),
+    ]
+    return "order, an index", count, parts
+
+
+def _update(ours: Ours, now: Field) -> tuple[str, int, list[Timed]]:
+    plan = ours.pruner._epochs.plan()
+    losses = torch.rand(BATCH, device=now.device)
+    weights = torch.ones_like(losses)
+
+    def batches() -> Iterator[torch.Tensor]:
+        return iter(torch.randint(now.size, (CALLS, BATCH), device=now.device))
+
+    def each(call: Callable[[torch.Tensor], object]) -> Callable[[Iterator[torch.Tensor]], None]:
+        def run(indices: Iterator[torch.Tensor]) -> None:
+            for index in indices:
+                call(index)
+
+        return run
+
+    steps: dict[str, Callable[[torch.Tensor], object]] = {
+        "storing the losses alone (index_copy_)": lambda index: floors.scatter(now.scores, index, losses),
+        "fetching the weights alone (index_select)": lambda index: now.scores[index],
+        "weighted mean alone": lambda index: (losses * weights).mean(),
+        "native: slots, scores, marks, weights": lambda index: plan.recorder(index, losses),
+        "update": lambda index: ours.update(index, losses),
+    }
+    return f"update, B = {BATCH}, a call", CALLS, [Timed(name, each(step), batches) for name, step in steps.items()]
+
+
+def _places(now: Field, count: int) -> Callable[[], torch.Tensor]:
+    return lambda: torch.randint(len(now.marks), (count,), device=now.device)
+
+
+def _cycle(length: int) -> Iterator[int]:
+    while True:
+        yield from range(max(1, length))
+
+
+def _exhaust(elements: Iterator[Any]) -> None:
+    for _ in elements:
+        pass
