@@ -103,8 +103,8 @@ struct Record {
   float* scores;         // [n] in and out
   std::uint8_t* marks;   // [mark_bytes(n)] in and out: the tier is read, visited is set
   std::int64_t* faults;  // [4] in and out, added to; kLastBadIndex is overwritten by any one bad index of the call
-  float weights_of_tier[kMaxTiers];
-  const std::int64_t* index;  // [count] sample ids; out-of-range and foreign ones weigh 1 and touch nothing but the faults
+  float weights_of_tier[kMaxTiers], weight_of_bad_index;
+  const std::int64_t* index;  // [count] sample ids; out-of-range and foreign ones touch nothing but the faults
   const float* new_scores;    // [count]; non-finite ones are counted and not stored
   std::int64_t count;
   float* weights;  // [count] out

@@ -86,8 +86,10 @@ class Recorder {
     std::copy(weights.begin(), weights.end(), args_.weights_of_tier);
   }
 
-  void operator()(Address lane, Address index, Address new_scores, std::int64_t count, Address weights) const {
+  void operator()(Address lane, Address index, Address new_scores, std::int64_t count, float share, Address weights) const {
     Record args = args_;
+    for (float& weight : args.weights_of_tier) weight *= share;
+    args.weight_of_bad_index = share;
     args.index = at<const std::int64_t>(index);
     args.new_scores = at<const float>(new_scores);
     args.count = count;
@@ -141,7 +143,7 @@ void bind_types(py::module_& m) {
       .def(py::init<int, const Shard&, Address, Address, Address, const std::array<std::uint32_t, kMaxTiers>&>(),
            py::arg("device"), py::arg("shard"), py::arg("scores"), py::arg("marks"), py::arg("faults"), py::arg("cutoffs"))
       .def("__call__", &Recorder::operator(), py::arg("lane"), py::arg("index"), py::arg("new_scores"), py::arg("count"),
-           py::arg("weights"));
+           py::arg("share"), py::arg("weights"));
 }
 
 void bind_statistics(py::module_& m) {

@@ -139,9 +139,9 @@ class Epochs:
         self._move_to(self.epoch + 1)
         return self.plan(), 0
 
-    def record(self, plan: Plan, index: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Records a batch under the plan in force; its weights."""
-        weights = plan.recorder(index, scores)
+    def record(self, plan: Plan, index: torch.Tensor, scores: torch.Tensor, share: float) -> torch.Tensor:
+        """Records a batch under the plan in force; its weights times ``share``."""
+        weights = plan.recorder(index, scores, share)
         self.scored += index.numel()
         return weights
 

@@ -136,12 +136,12 @@ class Flow(Epochs):
         if iteration is self._iteration:
             self._iteration = None
 
-    def record(self, plan: Plan, index: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Records a batch under the plan in force; its weights."""
+    def record(self, plan: Plan, index: torch.Tensor, scores: torch.Tensor, share: float) -> torch.Tensor:
+        """Records a batch under the plan in force; its weights times ``share``."""
         if self.late is None:
-            weights = plan.recorder(index, scores)
+            weights = plan.recorder(index, scores, share)
         else:
-            weights = self.late.record(plan, self._planner.table, index, scores)
+            weights = self.late.record(plan, self._planner.table, index, scores).mul_(share)
             if self.late.window <= 0:
                 self.late = None
         self.scored += index.numel()

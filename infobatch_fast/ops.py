@@ -238,10 +238,13 @@ class Recorder:
         pointers = (scores.data_ptr(), marks.data_ptr(), faults.data_ptr())
         self._native = _core.Recorder(_where(scores)[0], shard, *pointers, cutoffs)
 
-    def __call__(self, index: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Weights float32 [B] of ids int64 [B], whose float32 scores are recorded; all contiguous, on the table's device."""
+    def __call__(self, index: torch.Tensor, scores: torch.Tensor, share: float = 1.0) -> torch.Tensor:
+        """Weights times ``share``, float32 [B], of ids int64 [B], whose float32 scores are recorded.
+
+        All tensors are contiguous and on the table's device.
+        """
         weights = torch.empty_like(scores)
-        self._native(_where(scores)[1], index.data_ptr(), scores.data_ptr(), index.numel(), weights.data_ptr())
+        self._native(_where(scores)[1], index.data_ptr(), scores.data_ptr(), index.numel(), share, weights.data_ptr())
         return weights
 
 
@@ -254,11 +257,11 @@ class Recorder:
 class Records(Protocol):
     """What ``record`` calls back."""
 
-    def _record(self, index: torch.Tensor, scores: torch.Tensor) -> torch.Tensor: ...
+    def _record(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor: ...
 
 
 _library = torch.library.Library("infobatch_fast", "DEF")  # type: ignore[no-untyped-call]
-_library.define("record(Tensor(a!) token, Tensor index, Tensor scores, int handle) -> Tensor")  # type: ignore[no-untyped-call]
+_library.define("record(Tensor(a!) token, Tensor index, Tensor scores, int handle, bool averaged=False) -> Tensor")  # type: ignore[no-untyped-call]
 _targets: weakref.WeakValueDictionary[int, Records] = weakref.WeakValueDictionary()
 _handles = itertools.count(1)  # never reused: a compiled graph may outlive its pruner
 
@@ -270,14 +273,16 @@ def register(target: Records) -> int:
     return handle
 
 
-def _record(token: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int) -> torch.Tensor:
+def _record(token: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int, averaged: bool = False) -> torch.Tensor:
     target = _targets.get(handle)
     if target is None:
         raise RuntimeError("update: the InfoBatch of this compiled function no longer exists; keep a reference to it")
-    return target._record(index, scores)
+    return target._record(index, scores, averaged)
 
 
-def _record_meta(token: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int) -> torch.Tensor:
+def _record_meta(
+    token: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int, averaged: bool = False
+) -> torch.Tensor:
     return torch.empty_like(scores)
 
 
@@ -287,7 +292,11 @@ torch.library.register_fake("infobatch_fast::record", _record_meta, lib=_library
 _record_op = torch.ops.infobatch_fast.record.default
 
 
-def record(token: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int) -> torch.Tensor:
-    """Stores float32 scores [B] of ids int64 [B] in the table of pruner ``handle``; their weights, float32 [B]."""
-    weights: torch.Tensor = _record_op(token, index, scores, handle)
+def record(token: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int, averaged: bool) -> torch.Tensor:
+    """Stores float32 scores [B] of ids int64 [B] in the table of pruner ``handle``.
+
+    Returns:
+        Their weights, float32 [B]; ``averaged``: weights / B.
+    """
+    weights: torch.Tensor = _record_op(token, index, scores, handle, averaged)
     return weights

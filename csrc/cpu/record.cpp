@@ -35,7 +35,7 @@ Status record(const Record& args, int) {
       const std::int64_t slot = slots[i];
       if (slot < 0) {
         count_bad(args.faults, slot, args.index[start + i]);
-        args.weights[start + i] = 1.0f;
+        args.weights[start + i] = args.weight_of_bad_index;
         continue;
       }
       std::uint8_t& pair = marks[slot / 2];

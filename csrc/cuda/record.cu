@@ -39,7 +39,7 @@ __device__ std::int64_t claim(const Record& args, std::int64_t i) {
   const std::int64_t slot = locate(args.shard, args.index[i]);
   if (slot < 0) {
     count_bad(args.faults, slot, args.index[i]);
-    args.weights[i] = 1.0f;
+    args.weights[i] = args.weight_of_bad_index;
     return slot;
   }
   const int place = kMarkBits * static_cast<int>(slot % kRowSlots);
