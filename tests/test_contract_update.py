@@ -28,6 +28,18 @@ def test_update_returns_the_plain_batch_mean_of_the_weighted_losses(device: torc
         assert torch.equal(each, losses * pruner.weights(index))
 
 
+@pytest.mark.parametrize("batch", [1, 3, 1000, 65_536])
+def test_the_mean_is_right_to_rounding_at_any_batch_size_also_under_autocast(device: torch.device, batch: int) -> None:
+    pruner = half_pruned(device)
+    index = torch.arange(batch, device=device) * 37 % 1000
+    losses = (torch.arange(batch, device=device) % 1013 / 7).float()
+    exact = (losses.double() * pruner.weights(index).double()).mean().item()
+    with torch.autocast(device.type, torch.bfloat16):
+        result = pruner.update(index, losses)
+    assert result.dtype == torch.float32
+    assert result.item() == pytest.approx(exact, rel=3e-6)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("prune_ratio", [0.5, 0.3])
 def test_gradients_are_exactly_weight_over_batch_size(device: torch.device, dtype: torch.dtype, prune_ratio: float) -> None:
