@@ -141,7 +141,8 @@ class Flow(Epochs):
         if self.late is None:
             weights = plan.recorder(index, scores, share)
         else:
-            weights = self.late.record(plan, self._planner.table, index, scores).mul_(share)
+            weights = self.late.record(plan, self._planner.table, index, scores)
+            weights = weights if share == 1.0 else weights * share
             if self.late.window <= 0:
                 self.late = None
         self.scored += index.numel()

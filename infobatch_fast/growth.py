@@ -14,7 +14,7 @@ from .distributed import Ranks
 from .protect import bits_at, set_bits
 from .scores import ScoreTable
 
-PIECE = 1 << 20  # slots moved at a time: a multiple of 512, as bitmaps are padded to that
+PIECE = 1 << 20  # slots moved at a time: a multiple of 128, as marks are padded to that
 
 
 def new_data_source(current: Sized | int, new: Sized | int | None, num_samples: int) -> tuple[Sized | int, int]:

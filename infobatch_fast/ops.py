@@ -261,7 +261,7 @@ class Records(Protocol):
 
 
 _library = torch.library.Library("infobatch_fast", "DEF")  # type: ignore[no-untyped-call]
-_library.define("record(Tensor(a!) token, Tensor index, Tensor scores, int handle, bool averaged=False) -> Tensor")  # type: ignore[no-untyped-call]
+_library.define("record(Tensor(a!) token, Tensor index, Tensor scores, int handle, bool averaged) -> Tensor")  # type: ignore[no-untyped-call]
 _targets: weakref.WeakValueDictionary[int, Records] = weakref.WeakValueDictionary()
 _handles = itertools.count(1)  # never reused: a compiled graph may outlive its pruner
 
@@ -273,16 +273,14 @@ def register(target: Records) -> int:
     return handle
 
 
-def _record(token: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int, averaged: bool = False) -> torch.Tensor:
+def _record(token: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int, averaged: bool) -> torch.Tensor:
     target = _targets.get(handle)
     if target is None:
         raise RuntimeError("update: the InfoBatch of this compiled function no longer exists; keep a reference to it")
     return target._record(index, scores, averaged)
 
 
-def _record_meta(
-    token: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int, averaged: bool = False
-) -> torch.Tensor:
+def _record_meta(token: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int, averaged: bool) -> torch.Tensor:
     return torch.empty_like(scores)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from infobatch_fast import __main__ as command_line
 from infobatch_fast import __version__
-from infobatch_fast.bench import answers, growth, memory, roster, suite, summary, timing
+from infobatch_fast.bench import answers, growth, memory, operations, parts, roster, suite, summary, timing
 from infobatch_fast.bench.contender import Ours, fill_all, synthetic_scores
 
 CPU = torch.device("cpu")
@@ -80,6 +80,21 @@ def test_a_wrong_answer_is_refused_before_it_is_timed():
     contender.weights = lambda ids: torch.ones(ids.numel())
     with pytest.raises(RuntimeError, match="weights are not the reciprocals"):
         answers.check_plan(contender, synthetic_scores(0, 5000))
+
+
+def test_parts_are_those_of_a_plan_of_the_scores_at_hand():
+    ours = Ours(20_000, CPU)
+    now = operations.Field(20_000, CPU, [ours], torch.rand(20_000), torch.arange(20_000 // 16))
+    fill_all([ours], 20_000)
+    ours.plan(next(operations.EPOCHS))
+    ours.restore(ours.state())
+    ours.update(torch.arange(10_000), torch.rand(10_000) * 1e3)  # fewer lie below the mean than when the plan was made
+    rows = parts.measure(now, timing.Effort(rounds=2, seconds=0.0, patience=0.0))
+    assert {row["operation"].split(",")[0] for row in rows} == {"plan", "order", "update"}
+    assert all(row["ns"] > 0 for row in rows)
+    plan = ours.pruner._epochs.plan()
+    assert not plan.restored
+    assert plan.directory.build().item() == plan.kept
 
 
 def test_memory_is_measured_in_a_process_of_its_own():

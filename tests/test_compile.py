@@ -60,6 +60,7 @@ def test_the_operator_passes_the_checks_of_torch_library(device: torch.device) -
     pruner = half_pruned(device)
     index = torch.tensor([1, 600], device=device)
     operator = torch.ops.infobatch_fast.record.default
-    arguments = (pruner._token, index, torch.ones(2, device=device), pruner._handle)
-    assert set(torch.library.opcheck(operator, arguments).values()) == {"SUCCESS"}
-    assert operator(*arguments).tolist() == [2, 1]
+    for averaged, weights in ((False, [2, 1]), (True, [1, 0.5])):
+        arguments = (pruner._token, index, torch.ones(2, device=device), pruner._handle, averaged)
+        assert set(torch.library.opcheck(operator, arguments).values()) == {"SUCCESS"}
+        assert operator(*arguments).tolist() == weights

@@ -93,6 +93,29 @@ def test_a_shard_far_out_decides_and_orders_as_the_page_says(device: torch.devic
     assert faults.tolist() == [0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_directory_holds_across_its_pieces_and_where_kept_marks_are_rare(device: torch.device, threads: int) -> None:
+    slots = 2 * 4096 * 128 + 77  # blocks of 128 marks are counted in pieces of 4,096
+    marks = torch.zeros(ops.mark_bytes(slots), dtype=torch.uint8, device=device)
+    place = torch.arange(slots // 2, device=device)
+    low, high = place % 3 > 0, place % 5 > 1  # kept bits of the two marks in a byte
+    empty, full, rare = (place // 50_000 == region for region in (2, 3, 9))  # 100,000 marks each
+    low, high = (((kept & ~empty & ~rare) | full | (rare & (place % 997 == 0))) for kept in (low, high))
+    marks[: slots // 2] = low + 16 * high + 0xEE  # and all bits that do not count
+    kept = torch.stack([low, high], 1).flatten().nonzero().flatten()
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        directory = ops.BitDirectory(marks)
+        assert directory.build().tolist() == [len(kept)]
+        order = ops.EpochOrder(
+            ops.Shard(ops.identity_permutation(slots), 0, slots), ops.identity_permutation(len(kept)), directory.native
+        )
+        assert torch.equal(ops.order(order, None, 0, len(kept), device), kept)
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("slots", [1, 7, 8, 9, 127, 128, 129, 511, 512, 513, 1024, 4096, 32768, 32769, 65537])
 def test_marks_behind_the_last_slot_are_zero(device: torch.device, slots: int) -> None:
     table = torch.full((slots,), NAN, device=device)

@@ -22,6 +22,7 @@ from config import METHODS, PRESETS, Config, Optimizer, Run  # noqa: E402
 from intervals import difference  # noqa: E402
 from models import GPT, make_resnet18  # noqa: E402
 from run import choose  # noqa: E402
+from saving import saving_table  # noqa: E402
 from sources import load_cifar  # noqa: E402
 from train import batch_edges, train  # noqa: E402
 from workloads import open_workload  # noqa: E402
@@ -140,15 +141,31 @@ def test_the_command_writes_every_run_skips_those_that_are_done_and_its_report_f
     assert "its config is" in refused.stderr
 
     document = tmp_path / "study.md"
-    document.write_text("before\n<!-- study:digits:begin -->\nold\n<!-- study:digits:end -->\nafter\n")
+    saving = "<!-- study:saving:begin -->\n<!-- study:saving:end -->\n"
+    document.write_text(f"before\n<!-- study:digits:begin -->\nold\n<!-- study:digits:end -->\n{saving}after\n")
     line = [sys.executable, str(STUDY / "report.py"), str(path), "--document", str(document), "--pictures", str(tmp_path / "png")]
     subprocess.run(line, check=True, timeout=300)
     text = document.read_text()
     assert text.startswith("before\n<!-- study:digits:begin -->\n| method")
-    assert text.endswith("<!-- study:digits:end -->\nafter\n")
+    assert text.endswith("<!-- study:saving:end -->\nafter\n")
+    assert "\n| digits | 4 | " in text, "epochs 1 and 2 of two seeds are pruned"
     assert "\nold\n" not in text
     assert "| random pruning | 2 |" in text
     assert (tmp_path / "png" / "digits.png").stat().st_size > 10_000
+
+
+def test_the_table_of_savings_tells_what_was_saved_and_how_it_hangs_together_with_the_losses() -> None:
+    def scores(median: float, skewness: float, below: float) -> dict[str, float]:
+        return {"mean": 2.0, "median": median, "skewness": skewness, "below_mean": below}
+
+    run = {"method": "infobatch", "saved": [0.0, 0.25, 0.35, 0.4, 0.0]}
+    run["scores"] = [None, scores(2.0, 0.0, 0.5), scores(1.5, 2.0, 0.6), scores(1.25, 3.0, 0.75), scores(1.0, 9.0, 0.9)]
+    other = {"method": "full", "saved": [0.0] * 5, "scores": run["scores"]}
+    results = {"config": {"optimizers": [{}], "prune_ratio": 0.5}, "runs": [run, other]}
+    several = {"config": {"optimizers": [{}, {}], "prune_ratio": 0.5}, "runs": [run]}
+    head, rule, line = saving_table({"x": results, "y": several}).split("\n")
+    assert head.count("|") == rule.count("|") == line.count("|")
+    assert line == ("| x | 3 | 1.00 to 0.62 | 0.0 to 3.0 | 50 to 75 % | 25 to 40 %, mean 33 % | 5.0 points | -1.00 | 1.00 |")
 
 
 def test_intervals_are_those_of_a_paired_t_test() -> None:

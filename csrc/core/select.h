@@ -65,7 +65,7 @@ IB_HD std::int64_t block_in_range(const BitIndex& index, BlockRange range, std::
 }
 
 // Two selects among up to 128, each in a word of counters: one product adds up all counters below each one, one subtraction
-// compares all of these sums with `rank`, and the answer is how many are not above it. No step waits for a load or a guess.
+// compares all of these sums with `rank`, and the answer is how many are not above it. No step waits for a line of memory or guesses a branch.
 inline constexpr std::uint64_t kEachByte = 0x0101010101010101ull, kTopBits = 0x80 * kEachByte;
 
 // Bytes of `rank`, less the bytes of `sums`, leave the top bit where rank >= sum. Both below 128.
@@ -77,8 +77,8 @@ IB_HD std::uint64_t not_above(std::uint64_t sums, int rank) {
 IB_HD std::int64_t slot_in_block(const BitIndex& index, std::int64_t block, std::int64_t rank) {
   const std::uint64_t* words = index.words + block * kBlockWords;
   const int left = static_cast<int>(rank - index.ones_before[block]);
-  std::uint64_t counts =
-      0;  // of the first seven words, whose sums stay below 128; if they do not reach beyond `left`, it is the last
+  // Of the first seven words, whose sums stay below 128. Where none of these is above `left`, it is the last word.
+  std::uint64_t counts = 0;
   for (int w = 0; w < kBlockWords - 1; ++w) counts |= static_cast<std::uint64_t>(kept_in_word(words[w])) << (8 * w);
   const std::uint64_t sums = counts * kEachByte;
   const int word = popcount64(not_above(sums, left) & (kTopBits >> 8));
@@ -86,8 +86,8 @@ IB_HD std::int64_t slot_in_block(const BitIndex& index, std::int64_t block, std:
 
   // Sums over the marks of the word, four bits wide. The topmost may be 16 and overflow; it is not asked.
   const std::uint64_t up_to = (words[word] & kKeptMask) * kKeptMask, low_halves = 0x0F * kEachByte;
-  const std::uint64_t even = not_above(up_to & low_halves, rest),
-                      odd = not_above((up_to >> 4) & low_halves, rest) & (kTopBits >> 8);
+  const std::uint64_t even = not_above(up_to & low_halves, rest);
+  const std::uint64_t odd = not_above((up_to >> 4) & low_halves, rest) & (kTopBits >> 8);
   return block * kBlockMarks + word * kWordMarks + popcount64(even | (odd >> 1));
 }
 

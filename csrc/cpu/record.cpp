@@ -18,8 +18,8 @@ void count_bad(std::int64_t* faults, std::int64_t slot, std::int64_t id) {
 Status record(const Record& args, int) {
   float* const scores = args.scores;
   std::uint8_t* const marks = args.marks;
-  const float weights_of_tier[kMaxTiers] = {args.weights_of_tier[0], args.weights_of_tier[1], args.weights_of_tier[2],
-                                            args.weights_of_tier[3]};
+  float weights_of_tier[kMaxTiers];
+  std::copy(args.weights_of_tier, args.weights_of_tier + kMaxTiers, weights_of_tier);
   std::int64_t slots[kTile + kPrefetchDistance] = {};
   const auto prefetch = [&](int i) {
     const std::int64_t slot = std::max<std::int64_t>(slots[i], 0);

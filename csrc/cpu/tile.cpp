@@ -8,14 +8,14 @@ struct Cells {
   alignas(64) std::uint32_t row[kTile], column[kTile];
 };
 
-IB_HD void split(const Permutation& p, const std::uint64_t* items, Cells& cells) {
+inline void split(const Permutation& p, const std::uint64_t* items, Cells& cells) {
   for (int i = 0; i < kTile; ++i) {
     const Cell cell = cell_of(p, items[i]);
     cells.row[i] = cell.row, cells.column[i] = cell.column;
   }
 }
 
-IB_HD void join(const Permutation& p, const Cells& cells, std::uint64_t* items) {
+inline void join(const Permutation& p, const Cells& cells, std::uint64_t* items) {
   for (int i = 0; i < kTile; ++i) items[i] = item_of(p, {cells.row[i], cells.column[i]});
 }
 

@@ -18,6 +18,7 @@ from typing import Any
 from config import METHODS
 from intervals import Difference, Runs, difference, quantile, spread
 from plots import draw
+from saving import saving_table
 
 Value = Callable[[dict[str, Any]], float]
 
@@ -180,8 +181,8 @@ def main() -> None:
     args = parser.parse_args()
 
     document = args.document.read_text()
-    for path in args.files:
-        results, name = json.loads(path.read_text()), path.stem.removeprefix("lossless-")
+    files = {path.stem.removeprefix("lossless-"): json.loads(path.read_text()) for path in args.files}
+    for name, results in files.items():
         picture = ""
         if len(results["config"]["optimizers"]) == 1:
             target = args.pictures / f"{name}.png"
@@ -190,6 +191,7 @@ def main() -> None:
             picture = f"{args.pictures.name}/{target.name}"
             print(f"picture: {target}", file=sys.stderr)
         document = fill(document, name, section(results, picture))
+    document = fill(document, "saving", saving_table(files))
     args.document.write_text(document)
     print(f"tables: {args.document}", file=sys.stderr)
 

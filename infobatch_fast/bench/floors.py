@@ -38,7 +38,7 @@ def read_at_random(marks: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         marks: int64 [N / 16], as large as the marks of N samples.
         places: int64 [k].
     """
-    return marks[places]
+    return marks.index_select(0, places)
 
 
 def ints(ids: torch.Tensor) -> Iterator[int]:

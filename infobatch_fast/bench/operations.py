@@ -25,7 +25,7 @@ UPDATED = 1 << 19  # samples that a run updates: far more than caches hold
 TABLE_BYTES, ID_BYTES = 4.5, 8.0  # the score and the mark of a sample; an id
 UPDATE_BYTES = 8 + 4 + 4 + 4 + 1  # id, loss and weight; the score and the mark
 
-_epochs = count(FIRST_EPOCH + 1)
+EPOCHS = count(FIRST_EPOCH + 1)  # each plan of the benchmark is of a new one
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def plans(now: Field) -> Iterator[Operation]:
 
 
 def _planning(name: str, plan: Callable[[int], None]) -> Timed:
-    return Timed(name, plan, lambda: next(_epochs))
+    return Timed(name, plan, lambda: next(EPOCHS))
 
 
 class _Taking:
@@ -103,50 +103,52 @@ class _Taking:
         self._short = contender.size <= SHORT
         self.count = TAKEN
         if self._short:
-            contender.plan(next(_epochs))
+            contender.plan(next(EPOCHS))
             self.count = sum(1 for _ in contender.ids())
 
     def prepare(self) -> Iterator[Any]:
         if self._rest < self.count:
             if self._contender.once:
-                self._contender.plan(next(_epochs))
+                self._contender.plan(next(EPOCHS))
             self._left = self._contender.ids() if self._batch == 1 else self._contender.batches(self._batch)
             self._rest = self.count if self._short else self._contender.size // 2
         self._rest -= self.count
         return islice(self._left, -(-self.count // self._batch))
 
 
-def _exhaust(elements: Iterator[Any]) -> None:
+def exhaust(elements: Iterator[Any]) -> None:
+    """Takes all elements, one by one."""
     for _ in elements:
         pass
 
 
-def _places(now: Field, count: int) -> torch.Tensor:
+def places(now: Field, count: int) -> torch.Tensor:
+    """Random places in the marks, int64 [count]."""
     return torch.randint(len(now.marks), (count,), device=now.device)
 
 
-def _hand_out(now: Field, places: torch.Tensor, batch: int) -> None:
-    ids = floors.read_at_random(now.marks, places).cpu()
-    _exhaust(floors.ints(ids) if batch == 1 else floors.batches(ids, batch))
+def _hand_out(marks: torch.Tensor, places: torch.Tensor, batch: int) -> None:
+    ids = floors.read_at_random(marks, places).cpu()
+    exhaust(floors.ints(ids) if batch == 1 else floors.batches(ids, batch))
 
 
 def _order_floor(now: Field, batch: int, count: int) -> Timed:
     """A random read for each index, and an int."""
-    return Timed("floor", lambda places: _hand_out(now, places, batch), lambda: _places(now, count), count)
+    return Timed("floor", lambda drawn: _hand_out(now.marks, drawn, batch), lambda: places(now, count), count)
 
 
 def orders(now: Field) -> Iterator[Operation]:
     """Ids of an epoch that was planned: one by one, in batches, as a tensor."""
     for name, batch, ability in (("order, one by one", 1, "ids"), (f"order, batches of {BATCH}", BATCH, "batches")):
         taking = [_Taking(contender, batch) for contender in now.able("plan", ability)]
-        timed = [Timed(each.name, _exhaust, each.prepare, each.count) for each in taking]
-        floor = _order_floor(now, batch, max(each.count for each in taking))
+        timed = [Timed(each.name, exhaust, each.prepare, each.count) for each in taking]
+        floor = _order_floor(now, batch, max((each.count for each in taking), default=TAKEN))
         yield Operation(name, "an index", 1, ID_BYTES, timed, floor)
     yield from (_tensor_order(contender, now) for contender in now.contenders if isinstance(contender, Ours))
 
 
 def _tensor_order(ours: Ours, now: Field) -> Operation:
-    ours.plan(next(_epochs))
+    ours.plan(next(EPOCHS))
     sampler = ours.pruner.sampler
     taken = min(len(sampler), 1 << 22)
     source = torch.zeros(2, taken, dtype=torch.int64, device=now.device)
@@ -161,7 +163,7 @@ def epochs(now: Field) -> Iterator[Operation]:
     def one_by_one(contender: Contender) -> Callable[[int], None]:
         def run(epoch: int) -> None:
             contender.plan(epoch)
-            _exhaust(contender.ids())
+            exhaust(contender.ids())
 
         return run
 
@@ -172,24 +174,30 @@ def epochs(now: Field) -> Iterator[Operation]:
 
         return run
 
-    kept = next(len(contender.pruner.sampler) for contender in now.contenders if isinstance(contender, Ours))
-    places = _places(now, min(kept, CHUNK))
-
-    def floor(hand_out: Callable[[torch.Tensor], object]) -> Timed:
-        def run(_: object) -> None:
-            floors.read_scores(now.scores)
-            for first in range(0, kept, CHUNK):
-                hand_out(places[: kept - first])
-
-        return Timed("floor", run)
-
     moved = now.size * TABLE_BYTES
     listed = [_planning(contender.name, one_by_one(contender)) for contender in now.able("plan", "ids")]
-    yield Operation("epoch, one by one", "a sample", now.size, moved, listed, floor(lambda part: _hand_out(now, part, 1)))
-    whole = [_planning(contender.name, tensor(contender)) for contender in now.able("plan", "tensor")]
     yield Operation(
-        "epoch, as a tensor", "a sample", now.size, moved, whole, floor(lambda part: floors.read_at_random(now.marks, part))
+        "epoch, one by one", "a sample", now.size, moved, listed, _epoch_floor(now, lambda marks, drawn: _hand_out(marks, drawn, 1))
     )
+    whole = [_planning(contender.name, tensor(contender)) for contender in now.able("plan", "tensor")]
+    yield Operation("epoch, as a tensor", "a sample", now.size, moved, whole, _epoch_floor(now, floors.read_at_random))
+
+
+def _epoch_floor(now: Field, hand_out: Callable[[torch.Tensor, torch.Tensor], object]) -> Timed | None:
+    """One read of the scores, then the floor of an order for each kept sample, in chunks at places of their own."""
+    ours = next((contender for contender in now.contenders if isinstance(contender, Ours)), None)
+    if ours is None:
+        return None
+    kept, half = len(ours.pruner.sampler), max(1, len(now.marks) // 2)
+    drawn = places(now, min(kept, CHUNK)) % half
+    starts = torch.randint(max(1, len(now.marks) - half), (-(-kept // CHUNK),)).tolist()
+
+    def run(_: object) -> None:
+        floors.read_scores(now.scores)
+        for chunk, start in enumerate(starts):
+            hand_out(now.marks[start : start + half], drawn[: kept - chunk * CHUNK])
+
+    return Timed("floor", run)
 
 
 def updates(now: Field) -> Iterator[Operation]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from .. import ops
 from ..chunks import CHUNK
 from . import floors
 from .contender import Ours
-from .operations import Field
+from .operations import EPOCHS, Field, exhaust, places
 from .timing import Effort, Timed, alternate
 
 BATCH = 1024
@@ -23,18 +24,19 @@ def measure(now: Field, effort: Effort) -> list[dict[str, Any]]:
     ours = next((contender for contender in now.contenders if isinstance(contender, Ours)), None)
     if ours is None:
         return []
-    ours.plan(ours.pruner.epoch)
+    ours.plan(next(EPOCHS))  # the scores may have changed since the last plan, and the steps below write what this one wrote
+    where = {"samples": now.size, "device": now.device.type, "threads": torch.get_num_threads()}
     rows = []
     for operation, items, parts in (_plan(ours, now), _order(ours, now), _update(ours, now)):
         for name, times in alternate(parts, effort, now.device).items():
             seconds = times.spread()
-            rows.append({"operation": operation, "part": name, "samples": now.size, "device": now.device.type})
-            rows[-1] |= {"threads": torch.get_num_threads(), "seconds": seconds, "ns": seconds["median"] / items * 1e9}
+            ns = seconds["median"] / items * 1e9
+            rows.append({"operation": operation, "part": name, **where, "seconds": seconds, "ns": ns})
     return rows
 
 
 def _plan(ours: Ours, now: Field) -> tuple[str, int, list[Timed]]:
-    """The steps of ``Planner.make`` on the table's own arrays; they write again what already stands there."""
+    """The steps of ``Planner.make`` on the table's own arrays; they write again what stands there."""
     table, plan, seed = ours.pruner._table, ours.pruner._epochs.plan(), ours.pruner.seed
     total = ops.sum_scores(table.scores)
     thresholds = ops.mean_threshold(total)
@@ -55,16 +57,16 @@ def _plan(ours: Ours, now: Field) -> tuple[str, int, list[Timed]]:
 def _order(ours: Ours, now: Field) -> tuple[str, int, list[Timed]]:
     plan = ours.pruner._epochs.plan()
     count = min(CHUNK, plan.length)
-    starts = _cycle(plan.length // count)
+    turns = cycle(range(plan.length // count))
     ids = plan.order(0, count).cpu()
     parts = [
         Timed(
             "one random read of the marks (index_select)",
-            lambda places: floors.read_at_random(now.marks, places),
-            _places(now, count),
+            lambda drawn: floors.read_at_random(now.marks, drawn),
+            lambda: places(now, count),
         ),
-        Timed("native: positions to ids", lambda turn: plan.order(turn * count, (turn + 1) * count), lambda: next(starts)),
-        Timed("ids to Python ints (tolist)", lambda _: _exhaust(floors.ints(ids))),
+        Timed("native: positions to ids", lambda turn: plan.order(turn * count, (turn + 1) * count), lambda: next(turns)),
+        Timed("ids to Python ints (tolist)", lambda _: exhaust(floors.ints(ids))),
     ]
     return "order, an index", count, parts
 
@@ -73,6 +75,9 @@ def _update(ours: Ours, now: Field) -> tuple[str, int, list[Timed]]:
     plan = ours.pruner._epochs.plan()
     losses = torch.rand(BATCH, device=now.device)
     weights = torch.ones_like(losses)
+
+    def average() -> torch.Tensor:
+        return torch.dot(losses, weights) if now.device.type == "cpu" else (losses * weights).mean()
 
     def batches() -> Iterator[torch.Tensor]:
         return iter(torch.randint(now.size, (CALLS, BATCH), device=now.device))
@@ -86,23 +91,9 @@ def _update(ours: Ours, now: Field) -> tuple[str, int, list[Timed]]:
 
     steps: dict[str, Callable[[torch.Tensor], object]] = {
         "storing the losses alone (index_copy_)": lambda index: floors.scatter(now.scores, index, losses),
-        "fetching the weights alone (index_select)": lambda index: now.scores[index],
-        "weighted mean alone": lambda index: (losses * weights).mean(),
+        "fetching the weights alone (index_select)": lambda index: now.scores.index_select(0, index),
+        "weighted mean alone": lambda _: average(),
         "native: slots, scores, marks, weights": lambda index: plan.recorder(index, losses),
         "update": lambda index: ours.update(index, losses),
     }
     return f"update, B = {BATCH}, a call", CALLS, [Timed(name, each(step), batches) for name, step in steps.items()]
-
-
-def _places(now: Field, count: int) -> Callable[[], torch.Tensor]:
-    return lambda: torch.randint(len(now.marks), (count,), device=now.device)
-
-
-def _cycle(length: int) -> Iterator[int]:
-    while True:
-        yield from range(max(1, length))
-
-
-def _exhaust(elements: Iterator[Any]) -> None:
-    for _ in elements:
-        pass

@@ -141,9 +141,10 @@ def _by_threads(size: int, device: torch.device, request: Request, document: dic
             torch.set_num_threads(threads)
             entry = row(next(operations.plans(now)), now, request.effort)
             document["rows"].append(entry | {"operation": "plan, mean, by threads", "left_out": {}})
-            if threads == 1 < most:
-                document["parts"] += parts.measure(now, request.effort)
             say(f"{threads} threads, {size} samples: plan {entry['contenders'][ours.name]['ns']:.3g} ns a sample")
+        if most > 1:
+            torch.set_num_threads(1)
+            document["parts"] += parts.measure(now, request.effort)
     finally:
         torch.set_num_threads(most)
 
