@@ -15,8 +15,8 @@ Medians, with quartiles in brackets (with fewer than four runs: the range). All 
 and a ratio is the median over rounds of (their time / infobatch_fast's time of the same round): above 1, infobatch_fast is faster.
 "Floor" is what the operation cannot do without on that machine, done by torch alone: one read of the scores for a plan; for an
 order a random read for each index, and the Python ints (as a tensor: a copy); for an epoch a plan's and an order's; storing the
-losses (`index_copy_`) for an update; writing the scores for a checkpoint. "-" stands where a contender does not have the operation, or did
-not fit into memory.
+losses (`index_copy_`) for an update; writing the scores for a checkpoint. "-" stands where a contender does not have the operation,
+or did not fit into memory.
 """
 
 
