@@ -65,7 +65,8 @@ IB_HD std::int64_t block_in_range(const BitIndex& index, BlockRange range, std::
 }
 
 // Two selects among up to 128, each in a word of counters: one product adds up all counters below each one, one subtraction
-// compares all of these sums with `rank`, and the answer is how many are not above it. No step waits for a line of memory or guesses a branch.
+// compares all of these sums with `rank`, and the answer is how many are not above it. No step waits for a line of memory or
+// guesses a branch.
 inline constexpr std::uint64_t kEachByte = 0x0101010101010101ull, kTopBits = 0x80 * kEachByte;
 
 // Bytes of `rank`, less the bytes of `sums`, leave the top bit where rank >= sum. Both below 128.
