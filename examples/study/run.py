@@ -1,10 +1,10 @@
 """Is it lossless? Trains with all methods and seeds, and writes every run to a JSON file.
 
-    python examples/study/run.py --workload digits --out benchmarks/results/lossless-digits.json
-    python examples/study/run.py --workload cifar --data PATH --out benchmarks/results/lossless-cifar.json
-    python examples/study/run.py --workload text --data PATH --out benchmarks/results/lossless-text.json
-    python examples/study/run.py --workload optimizers --out benchmarks/results/lossless-optimizers.json
-    python examples/study/run.py --workload cifar --preset gpu --data PATH --out benchmarks/results/lossless-cifar-gpu.json
+    python examples/study/run.py --workload digits --seeds 10 --out build/study/lossless-digits.json
+    python examples/study/run.py --workload cifar --seeds 5 --data PATH --out build/study/lossless-cifar.json
+    python examples/study/run.py --workload text --seeds 5 --data PATH --out build/study/lossless-text.json
+    python examples/study/run.py --workload optimizers --seeds 5 --out build/study/lossless-optimizers.json
+    python examples/study/run.py --workload cifar --preset gpu --data PATH --out build/study/lossless-cifar-gpu.json
 
 PATH for cifar is the folder that holds the official ``cifar-10-batches-py`` (https://www.cs.toronto.edu/~kriz/cifar.html, or
 ``torchvision.datasets.CIFAR10(root=PATH, download=True)``) or an .npz of JPEGs; for text any file, here
@@ -18,6 +18,7 @@ import argparse
 import json
 import math
 import sys
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -102,6 +103,7 @@ def study(config: Config, args: argparse.Namespace) -> None:
     print(f"{args.out}: {len(done)} runs are done, {len(todo)} to do", file=sys.stderr)
     if not todo:
         return
+    mark = f"{zlib.crc32(json.dumps(head, sort_keys=True).encode()):08x}"  # a checkpoint of other settings is not taken up
     words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]  # where files lie is nobody's business
     results["sessions"].append(provenance(words, "python examples/study/run.py"))
 
@@ -112,7 +114,7 @@ def study(config: Config, args: argparse.Namespace) -> None:
         run.session = len(results["sessions"]) - 1
         workload = workload_of(seed)
         results.update(train_size=workload.size, test_size=workload.test_size)
-        checkpoint = args.cache / f"{args.out.stem}-{optimizer.name}-{method}-{seed}.pt"
+        checkpoint = args.cache / f"{args.out.stem}-{mark}-{optimizer.name}-{method}-{seed}.pt"
         title = f"{METHODS[method]}, {optimizer.name}, seed {seed}"
         form = "{l_bar}{bar}| {n:.1f}/{total:.0f} epochs [{elapsed}<{remaining}{postfix}]"
         with tqdm(
