@@ -86,7 +86,7 @@ def test_parts_are_those_of_a_plan_of_the_scores_at_hand():
     ours = Ours(20_000, CPU)
     now = operations.Field(20_000, CPU, [ours], torch.rand(20_000), torch.arange(20_000 // 16))
     fill_all([ours], 20_000)
-    ours.plan(next(operations.EPOCHS))
+    ours.plan(next(operations.epoch_numbers))
     ours.restore(ours.state())
     ours.update(torch.arange(10_000), torch.rand(10_000) * 1e3)  # fewer lie below the mean than when the plan was made
     rows = parts.measure(now, timing.Effort(rounds=2, seconds=0.0, patience=0.0))

@@ -161,7 +161,7 @@ def section(results: dict[str, Any], picture: str) -> str:
         if len(config["optimizers"]) == 1:
             parts.append(seeds_note(methods, metric))
             parts.append("\n".join(losses_table(methods.get("infobatch", {}), config["prune_ratio"], config["epochs"])))
-    parts += [made_by_note(results), f"![{results['workload']}]({picture})" if picture else ""]
+    parts += [made_by_note(results), f"![{Path(picture).stem}]({picture})" if picture else ""]
     return "\n\n".join(part for part in parts if part)
 
 

@@ -25,7 +25,7 @@ UPDATED = 1 << 19  # samples that a run updates: far more than caches hold
 TABLE_BYTES, ID_BYTES = 4.5, 8.0  # the score and the mark of a sample; an id
 UPDATE_BYTES = 8 + 4 + 4 + 4 + 1  # id, loss and weight; the score and the mark
 
-EPOCHS = count(FIRST_EPOCH + 1)  # each plan of the benchmark is of a new one
+epoch_numbers = count(FIRST_EPOCH + 1)  # each plan of the benchmark is of a new one
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def plans(now: Field) -> Iterator[Operation]:
 
 
 def _planning(name: str, plan: Callable[[int], None]) -> Timed:
-    return Timed(name, plan, lambda: next(EPOCHS))
+    return Timed(name, plan, lambda: next(epoch_numbers))
 
 
 class _Taking:
@@ -103,13 +103,13 @@ class _Taking:
         self._short = contender.size <= SHORT
         self.count = TAKEN
         if self._short:
-            contender.plan(next(EPOCHS))
+            contender.plan(next(epoch_numbers))
             self.count = sum(1 for _ in contender.ids())
 
     def prepare(self) -> Iterator[Any]:
         if self._rest < self.count:
             if self._contender.once:
-                self._contender.plan(next(EPOCHS))
+                self._contender.plan(next(epoch_numbers))
             self._left = self._contender.ids() if self._batch == 1 else self._contender.batches(self._batch)
             self._rest = self.count if self._short else self._contender.size // 2
         self._rest -= self.count
@@ -148,7 +148,7 @@ def orders(now: Field) -> Iterator[Operation]:
 
 
 def _tensor_order(ours: Ours, now: Field) -> Operation:
-    ours.plan(next(EPOCHS))
+    ours.plan(next(epoch_numbers))
     sampler = ours.pruner.sampler
     taken = min(len(sampler), 1 << 22)
     source = torch.zeros(2, taken, dtype=torch.int64, device=now.device)

@@ -12,7 +12,7 @@ from .. import ops
 from ..chunks import CHUNK
 from . import floors
 from .contender import Ours
-from .operations import EPOCHS, Field, exhaust, places
+from .operations import Field, epoch_numbers, exhaust, places
 from .timing import Effort, Timed, alternate
 
 BATCH = 1024
@@ -24,7 +24,7 @@ def measure(now: Field, effort: Effort) -> list[dict[str, Any]]:
     ours = next((contender for contender in now.contenders if isinstance(contender, Ours)), None)
     if ours is None:
         return []
-    ours.plan(next(EPOCHS))  # the scores may have changed since the last plan, and the steps below write what this one wrote
+    ours.plan(next(epoch_numbers))  # the scores may have changed since the last plan, and the steps below write what this one wrote
     where = {"samples": now.size, "device": now.device.type, "threads": torch.get_num_threads()}
     rows = []
     for operation, items, parts in (_plan(ours, now), _order(ours, now), _update(ours, now)):
@@ -91,7 +91,7 @@ def _update(ours: Ours, now: Field) -> tuple[str, int, list[Timed]]:
 
     steps: dict[str, Callable[[torch.Tensor], object]] = {
         "storing the losses alone (index_copy_)": lambda index: floors.scatter(now.scores, index, losses),
-        "fetching the weights alone (index_select)": lambda index: now.scores.index_select(0, index),
+        "fetching weights from a float32 table alone (index_select)": lambda index: now.scores.index_select(0, index),
         "weighted mean alone": lambda _: average(),
         "native: slots, scores, marks, weights": lambda index: plan.recorder(index, losses),
         "update": lambda index: ours.update(index, losses),

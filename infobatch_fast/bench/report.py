@@ -14,9 +14,9 @@ HOW_TO_READ = """\
 Medians, with quartiles in brackets (with fewer than four runs: the range). All contenders of a row ran alternately in one process,
 and a ratio is the median over rounds of (their time / infobatch_fast's time of the same round): above 1, infobatch_fast is faster.
 "Floor" is what the operation cannot do without on that machine, done by torch alone: one read of the scores for a plan; for an
-order a random read for each index, and the Python ints (as a tensor: a copy); for an epoch a plan's and an order's; storing the
-losses (`index_copy_`) for an update; writing the scores for a checkpoint. "-" stands where a contender does not have the operation,
-or did not fit into memory.
+order a random read for each index, and the Python ints (as a tensor: a copy); for an epoch a read of the scores and an order's
+(as a tensor: the random reads); storing the losses (`index_copy_`) for an update; writing the scores for a checkpoint. "-" stands
+where a contender does not have the operation, or did not fit into memory.
 """
 
 
@@ -111,7 +111,9 @@ def _parts(rows: Sequence[dict[str, Any]]) -> list[str]:
     columns = list(dict.fromkeys((row["samples"], row["threads"]) for row in rows))
     lines = dict.fromkeys((row["operation"], row["part"]) for row in rows)
     found = {(row["operation"], row["part"], row["samples"], row["threads"]): row["ns"] for row in rows}
-    text = table_head(["operation", "part", *(f"{size_name(size)}, {threads} threads" for size, threads in columns)])
+    text = table_head(
+        ["operation", "part", *(f"{size_name(size)}, {threads} thread{'s' * (threads > 1)}" for size, threads in columns)]
+    )
     for operation, part in lines:
         cells = (found.get((operation, part, *column)) for column in columns)
         text.append(table_line([f"{operation}, ns", part, *("-" if cell is None else f"{cell:.3g}" for cell in cells)]))

@@ -69,8 +69,9 @@ def _training(run: dict[str, Any]) -> list[str]:
 
 def _source(document: Document) -> str:
     machine = document["machine"]
+    commit = document["commit"][:10] + (" with changes" if document["commit"].endswith("+changes") else "")
     gpus = "".join(f", {gpu['name']}" for gpu in machine["gpus"])
     return (
         f"{machine['cores']} cores of {machine['cpu']}{gpus}, {document['threads']} threads, torch "
-        f"{document['versions']['torch']}; `{document['command']}` at {document['commit'][:10]}."
+        f"{document['versions']['torch']}; `{document['command']}` at {commit}."
     )
