@@ -67,6 +67,11 @@ class Field:
     marks: torch.Tensor
     batches: tuple[int, ...] = UPDATES
 
+    @property
+    def ours(self) -> Ours | None:
+        """infobatch_fast, if it takes part."""
+        return next((contender for contender in self.contenders if isinstance(contender, Ours)), None)
+
     def able(self, *abilities: str) -> list[Contender]:
         """Contenders that have all of some abilities."""
         return [contender for contender in self.contenders if contender.can.issuperset(abilities)]
@@ -80,9 +85,8 @@ def plans(now: Field) -> Iterator[Operation]:
     yield Operation("plan, mean", "a sample", now.size, moved, means, floor)
     tiers = [_planning(contender.name, contender.plan_quantiles) for contender in now.able("quantiles")]
     yield Operation("plan, quantile tiers", "a sample", now.size, moved, tiers, floor)
-    for contender in now.contenders:
-        if isinstance(contender, Ours):
-            contender.forget_quantiles()
+    if now.ours is not None:
+        now.ours.forget_quantiles()
 
 
 def _planning(name: str, plan: Callable[[int], None]) -> Timed:
@@ -144,7 +148,8 @@ def orders(now: Field) -> Iterator[Operation]:
         timed = [Timed(each.name, exhaust, each.prepare, each.count) for each in taking]
         floor = _order_floor(now, batch, max((each.count for each in taking), default=TAKEN))
         yield Operation(name, "an index", 1, ID_BYTES, timed, floor)
-    yield from (_tensor_order(contender, now) for contender in now.contenders if isinstance(contender, Ours))
+    if now.ours is not None:
+        yield _tensor_order(now.ours, now)
 
 
 def _tensor_order(ours: Ours, now: Field) -> Operation:
@@ -185,10 +190,9 @@ def epochs(now: Field) -> Iterator[Operation]:
 
 def _epoch_floor(now: Field, hand_out: Callable[[torch.Tensor, torch.Tensor], object]) -> Timed | None:
     """One read of the scores, then the floor of an order for each kept sample, in chunks at places of their own."""
-    ours = next((contender for contender in now.contenders if isinstance(contender, Ours)), None)
-    if ours is None:
+    if now.ours is None:
         return None
-    kept, half = len(ours.pruner.sampler), max(1, len(now.marks) // 2)
+    kept, half = len(now.ours.pruner.sampler), max(1, len(now.marks) // 2)
     drawn = places(now, min(kept, CHUNK)) % half
     starts = torch.randint(max(1, len(now.marks) - half), (-(-kept // CHUNK),)).tolist()
 

@@ -21,7 +21,7 @@ CALLS = 256  # updates a run, each of other ids
 
 def measure(now: Field, effort: Effort) -> list[dict[str, Any]]:
     """Rows for the parts of a plan, an order and an update, with the threads that torch has now."""
-    ours = next((contender for contender in now.contenders if isinstance(contender, Ours)), None)
+    ours = now.ours
     if ours is None:
         return []
     ours.plan(next(epoch_numbers))  # the scores may have changed since the last plan, and the steps below write what this one wrote
