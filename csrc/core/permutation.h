@@ -89,23 +89,32 @@ IB_HD std::uint64_t item_of(const Permutation& p, Cell cell) {
   return (static_cast<std::uint64_t>(cell.row) << p.column_bits) | cell.column;
 }
 
-// Two rounds, by keys[0] and keys[1].
-IB_HD Cell move_cell(const Permutation& p, const std::uint32_t* keys, Cell cell) {
-  const std::uint32_t row = add_modulo(cell.row, row_offset(p, cell.column, keys[0]), p.rows);
-  return {row, (cell.column + column_offset(p, row, keys[1])) & last_column(p)};
+// Rounds change one half each: rows in the even ones, columns in the odd ones.
+IB_HD std::uint32_t move_row(const Permutation& p, std::uint32_t key, Cell cell) {
+  return add_modulo(cell.row, row_offset(p, cell.column, key), p.rows);
 }
 
-// The inverse of move_cell.
-IB_HD Cell move_cell_back(const Permutation& p, const std::uint32_t* keys, Cell cell) {
-  const std::uint32_t column = (cell.column - column_offset(p, cell.row, keys[1])) & last_column(p);
-  return {subtract_modulo(cell.row, row_offset(p, column, keys[0]), p.rows), column};
+IB_HD std::uint32_t move_column(const Permutation& p, std::uint32_t key, Cell cell) {
+  return (cell.column + column_offset(p, cell.row, key)) & last_column(p);
+}
+
+// Their inverses.
+IB_HD std::uint32_t move_row_back(const Permutation& p, std::uint32_t key, Cell cell) {
+  return subtract_modulo(cell.row, row_offset(p, cell.column, key), p.rows);
+}
+
+IB_HD std::uint32_t move_column_back(const Permutation& p, std::uint32_t key, Cell cell) {
+  return (cell.column - column_offset(p, cell.row, key)) & last_column(p);
 }
 
 // One pass of eight rounds over the rectangle. The result may be >= size.
 IB_HD std::uint64_t permute_pass(const Permutation& p, std::uint32_t pass, std::uint64_t item) {
   const std::uint32_t* keys = p.keys + pass * kPassRounds;
   Cell cell = cell_of(p, item);
-  for (int i = 0; i < kPassRounds; i += 2) cell = move_cell(p, keys + i, cell);
+  for (int i = 0; i < kPassRounds; i += 2) {
+    cell.row = move_row(p, keys[i], cell);
+    cell.column = move_column(p, keys[i + 1], cell);
+  }
   return item_of(p, cell);
 }
 
@@ -113,7 +122,10 @@ IB_HD std::uint64_t permute_pass(const Permutation& p, std::uint32_t pass, std::
 IB_HD std::uint64_t unpermute_pass(const Permutation& p, std::uint32_t pass, std::uint64_t item) {
   const std::uint32_t* keys = p.keys + pass * kPassRounds;
   Cell cell = cell_of(p, item);
-  for (int i = kPassRounds - 2; i >= 0; i -= 2) cell = move_cell_back(p, keys + i, cell);
+  for (int i = kPassRounds - 2; i >= 0; i -= 2) {
+    cell.column = move_column_back(p, keys[i + 1], cell);
+    cell.row = move_row_back(p, keys[i], cell);
+  }
   return item_of(p, cell);
 }
 

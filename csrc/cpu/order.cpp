@@ -35,7 +35,7 @@ void slots_of_positions(const EpochOrder& epoch, Tile& tile, int count) {
 
 Status order(const Order& args, int threads) {
   parallel_parts(args.count, kGrain, threads, [&](std::int64_t begin, std::int64_t end) {
-    Tile tile;
+    Tile tile{};
     for (std::int64_t start = begin; start < end; start += kTile) {
       const int filled = static_cast<int>(std::min<std::int64_t>(kTile, end - start));
       for (int i = 0; i < filled; ++i) tile.item[i] = static_cast<std::uint64_t>(args.start + start + i);
@@ -53,7 +53,7 @@ Status mark_remaining(const MarkRemaining& args, int threads) {
   const std::int64_t positions = static_cast<std::int64_t>(args.epoch.shuffle.size);
   std::fill(args.remaining, args.remaining + mark_bytes(positions), std::uint8_t{0});
   parallel_parts(positions, kGrain, threads, [&](std::int64_t begin, std::int64_t end) {
-    Tile tile;
+    Tile tile{};
     for (std::int64_t start = begin; start < end; start += kTile) {
       const int filled = static_cast<int>(std::min<std::int64_t>(kTile, end - start));
       for (int i = 0; i < filled; ++i) tile.item[i] = static_cast<std::uint64_t>(start + i);

@@ -6,7 +6,7 @@ namespace {
 
 // The table is far larger than any cache, so lines are asked for this many items ahead: enough to keep the memory busy, few
 // enough that none is evicted before its use.
-constexpr int kPrefetchDistance = 32;
+constexpr int kPrefetchDistance = 16;
 
 void count_bad(std::int64_t* faults, std::int64_t slot, std::int64_t id) {
   faults[slot == kNoSuchSample ? kOutOfRange : kForeign] += 1;
@@ -20,15 +20,15 @@ Status record(const Record& args, int) {
   std::uint8_t* const marks = args.marks;
   float weights_of_tier[kMaxTiers];
   std::copy(args.weights_of_tier, args.weights_of_tier + kMaxTiers, weights_of_tier);
-  std::int64_t slots[kTile + kPrefetchDistance] = {};
-  const auto prefetch = [&](int i) {
-    const std::int64_t slot = std::max<std::int64_t>(slots[i], 0);
-    __builtin_prefetch(scores + slot, 1);
-    __builtin_prefetch(marks + slot / 2, 1);
+  std::int64_t slots[kTile + kPrefetchDistance];
+  const auto prefetch = [&](int i) {  // what a bad index has instead of a slot leads to no fault here
+    __builtin_prefetch(scores + slots[i], 1);
+    __builtin_prefetch(marks + (slots[i] >> 1), 1);
   };
   for (std::int64_t start = 0; start < args.count; start += kTile) {
     const int filled = static_cast<int>(std::min<std::int64_t>(kTile, args.count - start));
     locate_tile(args.shard, args.index + start, filled, slots);
+    std::fill(slots + filled, slots + filled + kPrefetchDistance, 0);
     for (int i = 0; i < kPrefetchDistance; ++i) prefetch(i);
     for (int i = 0; i < filled; ++i) {
       prefetch(i + kPrefetchDistance);

@@ -9,10 +9,11 @@ namespace infobatch::cpu {
 inline constexpr int kTile = 256;
 
 struct Tile {
-  alignas(64) std::uint64_t item[kTile] = {};
+  alignas(64) std::uint64_t item[kTile];
 };
 
-// The first `count` items, each in [0, p.size), are replaced by permute(p, item), or by its inverse.
+// The first `count` items, each in [0, p.size), are replaced by permute(p, item), or by its inverse. Those behind them must be
+// set to something, and mean nothing afterwards.
 void permute_tile(const Permutation& p, Tile& tile, int count);
 void unpermute_tile(const Permutation& p, Tile& tile, int count);
 
