@@ -56,7 +56,11 @@ IB_HD std::uint32_t hash_half(std::uint32_t half, std::uint32_t key) {
 }
 
 IB_HD std::uint32_t row_offset(const Permutation& p, std::uint32_t column, std::uint32_t key) {
-  return high_product(hash_half(column, key), p.rows);
+  const std::uint32_t hash = hash_half(column, key);
+#if !defined(__CUDA_ARCH__)  // vector units have no high products; below 2^16 rows two products of 32 bits give the same
+  if (p.rows < 1u << 16) return ((hash >> 16) * p.rows + ((hash & 0xFFFFu) * p.rows >> 16)) >> 16;
+#endif
+  return high_product(hash, p.rows);
 }
 
 IB_HD std::uint32_t column_offset(const Permutation& p, std::uint32_t row, std::uint32_t key) {

@@ -18,8 +18,10 @@ void count_bad(std::int64_t* faults, std::int64_t slot, std::int64_t id) {
 Status record(const Record& args, int) {
   float* const scores = args.scores;
   std::uint8_t* const marks = args.marks;
-  float weights_of_tier[kMaxTiers];
-  std::copy(args.weights_of_tier, args.weights_of_tier + kMaxTiers, weights_of_tier);
+  const float* const new_scores = args.new_scores;
+  float* const weights = args.weights;
+  float weight_of_mark[1 << kMarkBits];
+  for (std::uint32_t mark = 0; mark < 1u << kMarkBits; ++mark) weight_of_mark[mark] = args.weights_of_tier[tier_of_mark(mark)];
   std::int64_t slots[kTile + kPrefetchDistance];
   const auto prefetch = [&](int i) {  // what a bad index has instead of a slot leads to no fault here
     __builtin_prefetch(scores + slots[i], 1);
@@ -35,14 +37,14 @@ Status record(const Record& args, int) {
       const std::int64_t slot = slots[i];
       if (slot < 0) {
         count_bad(args.faults, slot, args.index[start + i]);
-        args.weights[start + i] = args.weight_of_bad_index;
+        weights[start + i] = args.weight_of_bad_index;
         continue;
       }
       std::uint8_t& pair = marks[slot / 2];
       const int shift = kMarkBits * static_cast<int>(slot % 2);
-      args.weights[start + i] = weights_of_tier[tier_of_mark((pair >> shift) & 0xFu)];
+      weights[start + i] = weight_of_mark[(pair >> shift) & 0xFu];
       pair |= static_cast<std::uint8_t>(kVisitedMark << shift);
-      const float score = args.new_scores[start + i];
+      const float score = new_scores[start + i];
       if (is_finite_bits(bits_of(score))) scores[slot] = score;
       else args.faults[kNonFinite] += 1;
     }
