@@ -86,8 +86,10 @@ class Recorder {
     std::copy(weights.begin(), weights.end(), args_.weights_of_tier);
   }
 
-  void operator()(Address lane, Address index, Address new_scores, std::int64_t count, float share, Address weights) const {
+  // averaged: weights / count.
+  void record(Address lane, Address index, Address new_scores, std::int64_t count, bool averaged, Address weights) const {
     Record args = args_;
+    const float share = averaged ? static_cast<float>(1.0 / static_cast<double>(count)) : 1.0f;
     for (float& weight : args.weights_of_tier) weight *= share;
     args.weight_of_bad_index = share;
     args.index = at<const std::int64_t>(index);
@@ -142,8 +144,8 @@ void bind_types(py::module_& m) {
   py::class_<Recorder>(m, "Recorder")
       .def(py::init<int, const Shard&, Address, Address, Address, const std::array<std::uint32_t, kMaxTiers>&>(),
            py::arg("device"), py::arg("shard"), py::arg("scores"), py::arg("marks"), py::arg("faults"), py::arg("cutoffs"))
-      .def("__call__", &Recorder::operator(), py::arg("lane"), py::arg("index"), py::arg("new_scores"), py::arg("count"),
-           py::arg("share"), py::arg("weights"));
+      .def("record", &Recorder::record, py::arg("lane"), py::arg("index"), py::arg("new_scores"), py::arg("count"),
+           py::arg("averaged"), py::arg("weights"));
 }
 
 void bind_statistics(py::module_& m) {

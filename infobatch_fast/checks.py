@@ -101,14 +101,8 @@ def check_index(index: Index, device: torch.device) -> torch.Tensor:
         TypeError: They are no integers.
         ValueError: They are not of one dimension, or on a GPU while the table is on the CPU.
     """
-    if not isinstance(index, torch.Tensor):
-        try:
-            index = torch.as_tensor([index] if isinstance(index, Integral) else index)
-        except (TypeError, ValueError, RuntimeError):
-            raise TypeError(f"index must be a tensor or a sequence of ints, got {reprlib.repr(index)}") from None
-        if index.numel() == 0:  # torch takes an empty list for floats
-            index = index.to(torch.int64)
-    _refuse_dtensor("index", index)
+    if type(index) is not torch.Tensor:
+        index = _index_tensor(index)
     if index.dtype != torch.int64:
         if index.dtype.is_floating_point or index.dtype.is_complex or index.dtype == torch.bool:
             raise TypeError(
@@ -130,6 +124,18 @@ def check_index(index: Index, device: torch.device) -> torch.Tensor:
     return index.contiguous()
 
 
+def _index_tensor(index: Index) -> torch.Tensor:
+    if not isinstance(index, torch.Tensor):
+        try:
+            index = torch.as_tensor([index] if isinstance(index, Integral) else index)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"index must be a tensor or a sequence of ints, got {reprlib.repr(index)}") from None
+        if index.numel() == 0:  # torch takes an empty list for floats
+            index = index.to(torch.int64)
+    _refuse_dtensor("index", index)
+    return index
+
+
 def _refuse_dtensor(name: str, tensor: torch.Tensor) -> None:
     if hasattr(tensor, "to_local"):
         raise TypeError(f"{name} must be a plain tensor, got a {type(tensor).__name__}: pass {name}.full_tensor()")
@@ -145,7 +151,7 @@ def check_values(name: str, values: torch.Tensor, index: torch.Tensor, device: t
     if not isinstance(values, torch.Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(values).__name__}")
     _refuse_dtensor(name, values)
-    if values.dim() != 1 or values.shape != index.shape:
+    if values.shape != index.shape:  # so it has one dimension, as check_index saw to
         hint = (
             "reduce to one number a sample, for instance losses.mean(dim=1)"
             if values.dim() > 1

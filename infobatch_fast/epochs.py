@@ -139,9 +139,9 @@ class Epochs:
         self._move_to(self.epoch + 1)
         return self.plan(), 0
 
-    def record(self, plan: Plan, index: torch.Tensor, scores: torch.Tensor, share: float) -> torch.Tensor:
-        """Records a batch under the plan in force; its weights times ``share``."""
-        weights = plan.recorder(index, scores, share)
+    def record(self, plan: Plan, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor:
+        """Records a batch under the plan in force; its weights, ``averaged``: divided by its size."""
+        weights = plan.recorder(index, scores, averaged)
         self.scored += index.numel()
         return weights
 

@@ -136,13 +136,13 @@ class Flow(Epochs):
         if iteration is self._iteration:
             self._iteration = None
 
-    def record(self, plan: Plan, index: torch.Tensor, scores: torch.Tensor, share: float) -> torch.Tensor:
-        """Records a batch under the plan in force; its weights times ``share``."""
+    def record(self, plan: Plan, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor:
+        """Records a batch under the plan in force; its weights, ``averaged``: divided by its size."""
         if self.late is None:
-            weights = plan.recorder(index, scores, share)
+            weights = plan.recorder(index, scores, averaged)
         else:
             weights = self.late.record(plan, self._planner.table, index, scores)
-            weights = weights if share == 1.0 else weights * share
+            weights = weights * (1.0 / index.numel()) if averaged else weights
             if self.late.window <= 0:
                 self.late = None
         self.scored += index.numel()

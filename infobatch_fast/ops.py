@@ -74,7 +74,7 @@ def check_device(device: torch.device | str | int | None) -> torch.device:
 
 def _where(tensor: torch.Tensor) -> tuple[int, int]:
     """What the core calls device and lane: (-1, threads), or (ordinal, stream)."""
-    if tensor.device.type == "cpu":
+    if tensor.is_cpu:
         return -1, torch.get_num_threads()
     ordinal = tensor.device.index
     return ordinal, torch.cuda.current_stream(ordinal).cuda_stream
@@ -236,15 +236,15 @@ class Recorder:
     def __init__(self, shard: Shard, scores: torch.Tensor, marks: torch.Tensor, faults: torch.Tensor, cutoffs: Cutoffs) -> None:
         self._held = (scores, marks, faults)
         pointers = (scores.data_ptr(), marks.data_ptr(), faults.data_ptr())
-        self._native = _core.Recorder(_where(scores)[0], shard, *pointers, cutoffs)
+        self._record = _core.Recorder(_where(scores)[0], shard, *pointers, cutoffs).record
 
-    def __call__(self, index: torch.Tensor, scores: torch.Tensor, share: float = 1.0) -> torch.Tensor:
-        """Weights times ``share``, float32 [B], of ids int64 [B], whose float32 scores are recorded.
+    def __call__(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool = False) -> torch.Tensor:
+        """Weights, float32 [B], of ids int64 [B], whose float32 scores are recorded; ``averaged``: weights / B.
 
-        All tensors are contiguous and on the table's device.
+        All tensors are contiguous and on the table's device. Scores may be part of an autograd graph: it is not added to.
         """
         weights = torch.empty_like(scores)
-        self._native(_where(scores)[1], index.data_ptr(), scores.data_ptr(), index.numel(), share, weights.data_ptr())
+        self._record(_where(scores)[1], index.data_ptr(), scores.data_ptr(), index.numel(), averaged, weights.data_ptr())
         return weights
 
 

@@ -181,15 +181,15 @@ class InfoBatch:
             scores = losses
         else:
             check_values("scores", scores, index, self.device)
-        recorded = scores.detach().contiguous()
-        if recorded.dtype != torch.float32:
-            recorded = recorded.to(torch.float32)
+        if scores.dtype != torch.float32:
+            scores = scores.detach().to(torch.float32)
+        scores = scores.contiguous()
         # On a CPU each of torch's operators, here and in backward, takes microseconds: with 1/B in the weights one is enough.
-        averaged = reduction == "mean" and losses.dtype == torch.float32 and self.device.type == "cpu" and len(losses) > 0
+        averaged = reduction == "mean" and losses.dtype == torch.float32 and losses.is_cpu and losses.numel() > 0
         if torch.compiler.is_compiling():
-            weights = ops.record(self._token, index, recorded, self._handle, averaged)
+            weights = ops.record(self._token, index, scores.detach(), self._handle, averaged)
         else:  # the same without the dispatcher, which costs as much again
-            weights = self._record(index, recorded, averaged)
+            weights = self._record(index, scores, averaged)
         if averaged:
             return torch.dot(losses, weights)
         weighted = losses * weights
@@ -429,8 +429,8 @@ class InfoBatch:
             ops.look_up(self._table.shard, self._table.marks, faults, index)
             self._table.raise_bad_indices(faults.tolist())
         if self.policy.momentum:
-            scores = self._table.blend(index, scores, self.policy.momentum)
-        return self._epochs.record(plan, index, scores, 1.0 / index.numel() if averaged else 1.0)
+            scores = self._table.blend(index, scores.detach(), self.policy.momentum)
+        return self._epochs.record(plan, index, scores, averaged)
 
     def _look_up(self, index: Index) -> tuple[torch.Tensor, torch.Tensor]:
         checked = check_index(index, self.device)
