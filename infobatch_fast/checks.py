@@ -148,9 +148,10 @@ def check_values(name: str, values: torch.Tensor, index: torch.Tensor, device: t
         TypeError: It is no tensor of a floating dtype.
         ValueError: Its shape or device differs.
     """
-    if not isinstance(values, torch.Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(values).__name__}")
-    _refuse_dtensor(name, values)
+    if type(values) is not torch.Tensor:
+        if not isinstance(values, torch.Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(values).__name__}")
+        _refuse_dtensor(name, values)
     if values.shape != index.shape:  # so it has one dimension, as check_index saw to
         hint = (
             "reduce to one number a sample, for instance losses.mean(dim=1)"

@@ -10,7 +10,8 @@ from oracle import DEAL, SHUFFLE, Permutation, cutoff, keep_draw, philox, weight
 from infobatch_fast import ops
 
 SMALL = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 100, 255, 257, 1000, 1023, 1024, 1025, 4097, 10007]
-HUGE = [2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**33 + 7, 10**12, 2**39 + 2**20 + 1, 2**40 - 1, 2**40]
+NARROW = [(2**16 - 1) << 15, (2**16 - 1) << 16]  # the most rows whose products fit 32 bits
+HUGE = [*NARROW, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**33 + 7, 10**12, 2**39 + 2**20 + 1, 2**40 - 1, 2**40]
 SEEDS = [0, 1, 2**32, 2**64 - 1]
 NAN = float("nan")
 
