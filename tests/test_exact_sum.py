@@ -12,8 +12,15 @@ from oracle import exact_sum, float32, mean_threshold, place, round_up, value_at
 
 from infobatch_fast import ops
 
-TILE = 256  # scores that the CPU adds up at once; sizes around it and its multiples are the awkward ones
-SIZES = [0, 1, 2, 255, 256, 257, 511, 512, 513, 1000]
+TILE = 512  # scores that the CPU adds up at once; sizes around it and its multiples are the awkward ones
+SIZES = [0, 1, 2, 255, 256, 257, 511, 512, 513, 1000, 1023, 1024, 1025]
+WINDOW = 28  # neighbouring exponents that it adds up in one pass
+
+
+def full(exponent: int) -> float:
+    """The largest float32 below 2 ** (exponent + 1)."""
+    return float32((2 - 2**-23) * 2.0**exponent)
+
 
 ADVERSARIAL = {
     "one": [1.0],
@@ -22,10 +29,19 @@ ADVERSARIAL = {
     "largest negative": [-LARGEST] * 777,
     "tiniest": [TINIEST] * 999,
     "tiniest beside the largest": [LARGEST, TINIEST, -LARGEST, TINIEST],
-    "a window full of the same mantissa": [float32((2 - 2**-23) * 2.0**exponent) for exponent in range(-126, 128)] * 3,
-    "the same, negative": [float32(-(2 - 2**-23) * 2.0**exponent) for exponent in range(-126, 128)] * 3,
-    "one window, all ones": [float32((2 - 2**-23) * 2.0**-95)] * TILE,
-    "neighbouring windows": [float32((2 - 2**-23) * 2.0**-95), 2.0**-94, -(2.0**-96)] * TILE,
+    "a window full of the same mantissa": [full(exponent) for exponent in range(-126, 128)] * 3,
+    "the same, negative": [-full(exponent) for exponent in range(-126, 128)] * 3,
+    "one window, all ones": [full(-95)] * TILE,
+    "neighbouring windows": [full(-95), 2.0**-94, -(2.0**-96)] * TILE,
+    **{
+        f"{width} places from 2 ** {lowest}, sign {sign}": [
+            *[sign * full(lowest + width - 1)] * (2 * TILE - 1),
+            *[sign * 2.0**lowest, full(lowest)],
+        ]
+        for lowest in (-126, -125, -20, 90, 128 - WINDOW - 1)
+        for width in (WINDOW - 1, WINDOW, WINDOW + 1)
+        for sign in (1, -1)
+    },
     "last denormal and first normal": [2.0**-126 - TINIEST, 2.0**-126, -(2.0**-126), TINIEST] * 100,
     "zeros": [0.0, -0.0] * 200,
     "harmonic": [float32(1 / k) for k in range(1, 2000)],
@@ -113,6 +129,18 @@ def test_the_threshold_is_exact_for_any_number_of_scores(device: torch.device, c
             digits = [abs(units) >> 32 * i & 0xFFFFFFFF for i in range(10)]
             limbs = torch.tensor([*(digit if units >= 0 else -digit for digit in digits), count], device=device)
             assert bits(ops.mean_threshold(limbs).tolist()[:1]) == bits([round_up(Fraction(units, count * 2**149))])
+
+
+def test_the_sum_is_exact_where_torch_flushes_denormals(device: torch.device) -> None:
+    scores = [TINIEST, -3 * TINIEST, 2.0**-126 - TINIEST, 2.0**-126] * TILE
+    table = torch.tensor(scores, device=device)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush denormals")
+    try:
+        limbs = ops.sum_scores(table)
+    finally:
+        torch.set_flush_denormal(False)
+    assert value_of(limbs) == exact_sum(scores)
 
 
 def test_nothing_is_below_the_threshold_where_nothing_was_seen(device: torch.device) -> None:

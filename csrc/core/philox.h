@@ -18,23 +18,37 @@ IB_HD constexpr std::uint32_t high_product(std::uint32_t a, std::uint32_t b) {
   return static_cast<std::uint32_t>((static_cast<std::uint64_t>(a) * b) >> 32);
 }
 
-IB_HD constexpr PhiloxBlock philox4x32(PhiloxBlock counter, PhiloxKey key) {
-  std::uint32_t c0 = counter.w[0], c1 = counter.w[1], c2 = counter.w[2], c3 = counter.w[3];
+template <class Word>
+struct Product {
+  Word high, low;
+};
+
+IB_HD constexpr Product<std::uint32_t> product(std::uint32_t word, std::uint32_t factor) {
+  return {high_product(word, factor), word * factor};
+}
+
+// The ten rounds, in place. A Word is 32 bits, or those of several blocks side by side, for which a backend has the product and
+// the exclusive-or.
+template <class Word>
+IB_HD constexpr void philox_rounds(Word (&counter)[4], PhiloxKey key) {
   std::uint32_t k0 = key.w[0], k1 = key.w[1];
 #if defined(__GNUC__) && !defined(__CUDACC__)  // nvcc unrolls without being asked
 #pragma GCC unroll 10
 #endif
   for (int round = 0; round < 10; ++round) {
-    const std::uint32_t high0 = high_product(0xD2511F53u, c0), low0 = 0xD2511F53u * c0;
-    const std::uint32_t high1 = high_product(0xCD9E8D57u, c2), low1 = 0xCD9E8D57u * c2;
-    c0 = high1 ^ c1 ^ k0;
-    c1 = low1;
-    c2 = high0 ^ c3 ^ k1;
-    c3 = low0;
+    const Product<Word> first = product(counter[0], 0xD2511F53u), second = product(counter[2], 0xCD9E8D57u);
+    counter[0] = second.high ^ counter[1] ^ k0;
+    counter[1] = second.low;
+    counter[2] = first.high ^ counter[3] ^ k1;
+    counter[3] = first.low;
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
-  return {{c0, c1, c2, c3}};
+}
+
+IB_HD constexpr PhiloxBlock philox4x32(PhiloxBlock counter, PhiloxKey key) {
+  philox_rounds(counter.w, key);
+  return counter;
 }
 
 // The last counter word. Two uses of the generator never share a counter.

@@ -1,18 +1,11 @@
-// How the CPU backend spreads a table over threads and instruction sets.
+// How the CPU backend spreads a table over threads, and reads it.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
 #include "../backends.h"
-
-// One binary for every x86-64: the compiler makes the marked functions three times (baseline, AVX2, AVX-512) and the loader
-// picks. Other machines and compilers use the one build that they have. Off under sanitizers, which cannot run resolvers.
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && !defined(INFOBATCH_SANITIZE)
-#define IB_MULTIVERSION __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
-#else
-#define IB_MULTIVERSION
-#endif
+#include "versions.h"
 
 namespace infobatch::cpu {
 
@@ -29,6 +22,13 @@ void parallel_parts(std::int64_t total, std::int64_t grain, int threads, const B
   if (parts == 1) return run(0);
 #pragma omp parallel for num_threads(parts) schedule(static, 1)
   for (int part = 0; part < parts; ++part) run(part);
+}
+
+// Asks for the lines of scores that come next, as processors do not fetch ahead from one page into another by themselves. Where
+// these lie behind the table, nothing happens.
+inline void fetch_ahead(const float* scores, int count) {
+  constexpr int line = 64 / sizeof(float);
+  for (int i = 0; i < count; i += line) __builtin_prefetch(scores + i);
 }
 
 }  // namespace infobatch::cpu

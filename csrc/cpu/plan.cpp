@@ -2,41 +2,46 @@
 #include <cstring>
 #include <utility>
 
-#include "parallel.h"
+#include "draw.h"
 
 namespace infobatch::cpu {
 namespace {
 
-constexpr int kTileRows = 64;
-constexpr int kTileSlots = kTileRows * kRowSlots;  // draws and marks of a tile stay in the first-level cache
-constexpr std::int64_t kPieceBlocks = 1 << 12;     // blocks of the directory that are counted on their own: 32 KB of entries
+constexpr std::int64_t kPieceBlocks = 1 << 12;  // blocks of the directory that are counted on their own: 32 KB of entries
 
 struct Levels {
   float threshold[kMaxThresholds];
   std::uint32_t cutoff[kMaxTiers];
 };
 
-// The draws of 64 rows from `first_row`, slot by slot.
-IB_MULTIVERSION void draw_tile(std::uint64_t seed, std::uint32_t epoch, std::uint64_t first_row, std::uint16_t* lanes) {
-  for (int row = 0; row < kTileRows; ++row) {
-    const PhiloxBlock block = draw(seed, first_row + static_cast<std::uint64_t>(row), epoch, Purpose::kKeep);
-    for (int lane = 0; lane < kRowSlots; ++lane)
-      lanes[row * kRowSlots + lane] = static_cast<std::uint16_t>(lane_of(block, lane));
+// The marks of a tile under kThresholds thresholds. 16 bits are enough for all of it: a cutoff is at least 1, so lane < cutoff
+// is lane <= cutoff - 1.
+template <int kThresholds>
+[[gnu::always_inline]] inline void decide(const float* scores, const std::uint16_t* lanes, const Levels& levels,
+                                          std::uint8_t* marks) {
+  alignas(64) std::uint16_t below[kThresholds][kTileSlots], wide[kTileSlots];
+  for (int i = 0; i < kThresholds; ++i) {
+    const float threshold = levels.threshold[i];
+    for (int slot = 0; slot < kTileSlots; ++slot) below[i][slot] = scores[slot] < threshold ? 0xFFFF : 0;
   }
-}
-
-IB_MULTIVERSION void decide_tile(const float* scores, const std::uint16_t* lanes, Levels levels, std::uint8_t* marks) {
-  alignas(64) std::uint8_t wide[kTileSlots];
-  const float t0 = levels.threshold[0], t1 = levels.threshold[1], t2 = levels.threshold[2];
-  const std::uint32_t c0 = levels.cutoff[0], c1 = levels.cutoff[1], c2 = levels.cutoff[2], c3 = levels.cutoff[3];
-  for (int i = 0; i < kTileSlots; ++i) {
-    const float score = scores[i];
-    std::uint32_t cutoff = score < t0 ? c1 : c0;  // cutoffs.of_tier[tier_of(score)], as selects that vectorise
-    cutoff = score < t1 ? c2 : cutoff;
-    cutoff = score < t2 ? c3 : cutoff;
-    wide[i] = static_cast<std::uint8_t>(make_mark(lanes[i] < cutoff, tier_of(score, t0, t1, t2)));
+  std::uint16_t last[kThresholds + 1];
+  for (int tier = 0; tier <= kThresholds; ++tier) last[tier] = static_cast<std::uint16_t>(levels.cutoff[tier] - 1);
+  for (int slot = 0; slot < kTileSlots; ++slot) {
+    std::uint16_t last_kept = last[0], tier = 0;
+    for (int i = 0; i < kThresholds; ++i) {
+      const std::uint16_t mask = below[i][slot];
+      last_kept = static_cast<std::uint16_t>((last[i + 1] & mask) | (last_kept & ~mask));
+      tier = static_cast<std::uint16_t>(tier - mask);
+    }
+    wide[slot] = static_cast<std::uint16_t>(make_mark(lanes[slot] <= last_kept, tier));
   }
   for (int i = 0; i < kTileSlots / 2; ++i) marks[i] = static_cast<std::uint8_t>(wide[2 * i] | wide[2 * i + 1] << kMarkBits);
+}
+
+// A threshold of -infinity, which pads, has nothing below it.
+IB_MULTIVERSION void decide_tile(const float* scores, const std::uint16_t* lanes, const Levels& levels, std::uint8_t* marks) {
+  if (levels.threshold[1] > float_of(kMinusInfinityBits)) return decide<kMaxThresholds>(scores, lanes, levels, marks);
+  decide<1>(scores, lanes, levels, marks);
 }
 
 // Protects the slots of `rows` rows.
@@ -128,6 +133,7 @@ Status draw_plan(const DrawPlan& args, int threads) {
   parallel_parts(args.num_slots, 64 * kTileSlots, threads, [&](std::int64_t begin, std::int64_t end) {
     alignas(64) std::uint16_t lanes[kTileSlots];
     for (std::int64_t slot = begin; slot < end; slot += kTileSlots) {
+      fetch_ahead(args.scores + slot + kTileSlots, kTileSlots);
       draw_tile(args.seed, args.epoch, static_cast<std::uint64_t>(args.first_slot + slot) / kRowSlots, lanes);
       const std::int64_t filled = std::min<std::int64_t>(kTileSlots, end - slot);
       if (filled == kTileSlots) {

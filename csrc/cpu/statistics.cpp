@@ -1,4 +1,5 @@
 // Statistics of the scores: the exact sum behind the mean threshold, and radix selection behind the quantile tiers.
+#include <bit>
 #include <cstring>
 #include <utility>
 
@@ -10,57 +11,53 @@ namespace {
 constexpr std::int64_t kGrain = 1 << 16;
 constexpr std::int64_t kCountGrain = 1 << 22;  // below 2^32, the range of a bin
 
-// A window is 32 neighbouring places of the mantissa: shifted to the lowest of them, mantissas are below 2^55, and 256 of them
-// below 2^63. The scores of a data set mostly lie within 2^32 of each other, so one vectorised pass takes a tile: it adds it up
+// A window is 28 neighbouring places of the mantissa: in units of the lowest of them, scores are below 2^51, and 512 of them
+// below 2^60. The scores of a data set mostly lie that close to each other, so one vectorised pass takes a tile: it adds it up
 // in the window that held the tile before, and finds out whether all of it lies there.
-constexpr int kSumTile = 256;
-constexpr std::uint32_t kWindow = 32, kFirstWindow = 112;  // where scores from 2^-14 to 2^17 are, at first
+constexpr int kSumTile = 512;
+constexpr std::uint32_t kWindow = 28, kFirstWindow = 106;  // where scores from 2^-20 to 2^8 are, at first
 
+// Of scores that are seen and not zero. Without their signs, floats are ordered as their bits are.
 struct TileSum {
-  std::int64_t sum;  // right if nothing is outside
-  std::uint32_t outside, seen;
+  std::int64_t sum;  // right if the window holds all of them
+  std::uint32_t smallest, largest, seen;
 };
 
-// All ones for a score that adds something, else 0: unseen ones and zeros add nothing, wherever they stand. By arithmetic, as a
-// condition would leave the loop scalar.
-std::uint32_t adding_mask(std::uint32_t bits) {
-  const std::uint32_t finite = 1u - ((exponent_of(bits) + 1u) >> 8), nonzero = ((bits & 0x7FFFFFFFu) + 0x7FFFFFFFu) >> 31;
-  return 0u - (finite & nonzero);
-}
-
+// Added to 1.5 * 2^52 units, a score that the window holds takes its place among the last bits of a double: no rounding, and
+// the differences of the bits are whole units. All other numbers are signed ones of 32 bits, which the compiler vectorises.
 IB_MULTIVERSION TileSum sum_tile(const float* scores, std::uint32_t window) {
-  std::int64_t sum = 0;
-  std::uint32_t outside = 0, seen = 0;
+  const double base = std::bit_cast<double>((std::uint64_t{1023 + 52 - 149} + window) << 52 | std::uint64_t{1} << 51);
+  std::uint64_t sum = 0;
+  std::int32_t below_smallest = 0x7FFFFFFF, largest = 0, seen = 0;
   for (int i = 0; i < kSumTile; ++i) {
-    const std::uint32_t bits = bits_of(scores[i]), exponent = exponent_of(bits), place = mantissa_shift(exponent) - window;
-    const std::uint32_t adding = adding_mask(bits);
-    seen += 1u - ((exponent + 1u) >> 8);
-    outside |= place & adding;
-    const std::int64_t mantissa = signed_mantissa(bits) & static_cast<std::int32_t>(adding);
-    sum += static_cast<std::int64_t>(static_cast<std::uint64_t>(mantissa) << (place % kWindow));
+    const std::int32_t bits = std::bit_cast<std::int32_t>(scores[i]), finite = (bits & 0x7FFFFFFF) < 0x7F800000 ? -1 : 0;
+    const std::int32_t adding = bits & finite, size = adding & 0x7FFFFFFF;
+    seen -= finite;
+    below_smallest = std::min(below_smallest, static_cast<std::int32_t>(size + 0x7FFFFFFFu));  // a size of 0 comes last
+    largest = std::max(largest, size);
+    sum += std::bit_cast<std::uint64_t>(base + static_cast<double>(std::bit_cast<float>(adding)));
   }
-  return {sum, outside & ~(kWindow - 1), seen};
+  return {static_cast<std::int64_t>(sum - kSumTile * std::bit_cast<std::uint64_t>(base)),
+          static_cast<std::uint32_t>(below_smallest) - 0x7FFFFFFFu, static_cast<std::uint32_t>(largest),
+          static_cast<std::uint32_t>(seen)};
 }
 
-// The lowest and the highest place that scores of a tile have; some of them are not zero.
-IB_MULTIVERSION std::pair<std::uint32_t, std::uint32_t> range_of_tile(const float* scores) {
-  std::int32_t lowest = 0xFF, highest = 0;  // signed, as the compiler vectorises no unsigned minimum here
-  for (int i = 0; i < kSumTile; ++i) {
-    const std::uint32_t bits = bits_of(scores[i]), shift = mantissa_shift(exponent_of(bits)), adding = adding_mask(bits);
-    lowest = std::min(lowest, static_cast<std::int32_t>(shift | (~adding & 0xFFu)));
-    highest = std::max(highest, static_cast<std::int32_t>(shift & adding));
-  }
-  return {lowest, highest};
+std::uint32_t place_of(std::uint32_t bits) { return mantissa_shift(exponent_of(bits)); }
+
+// Subnormal scores are in no window: torch.set_flush_denormal makes zeros of them in arithmetic with floats.
+bool has_subnormals(const TileSum& tile) { return exponent_of(tile.smallest) == 0; }
+
+bool holds(std::uint32_t window, const TileSum& tile) {
+  return !has_subnormals(tile) && place_of(tile.smallest) >= window && place_of(tile.largest) < window + kWindow;
 }
 
-// The same of the scores in the window alone, for a tile that reaches beyond.
+// The sum of the scores in the window alone, by integers, for a tile that no window holds.
 IB_MULTIVERSION std::int64_t sum_window(const float* scores, std::uint32_t window) {
   std::int64_t sum = 0;
   for (int i = 0; i < kSumTile; ++i) {
-    const std::uint32_t bits = bits_of(scores[i]), shift = mantissa_shift(exponent_of(bits));
-    const bool inside = shift - window < kWindow && is_finite_bits(bits);
-    const std::int64_t mantissa = inside ? signed_mantissa(bits) : 0;
-    sum += static_cast<std::int64_t>(static_cast<std::uint64_t>(mantissa) << ((shift - window) % kWindow));
+    const std::uint32_t bits = bits_of(scores[i]), place = mantissa_shift(exponent_of(bits)) - window;
+    const std::int64_t mantissa = place < kWindow && is_finite_bits(bits) ? signed_mantissa(bits) : 0;
+    sum += static_cast<std::int64_t>(static_cast<std::uint64_t>(mantissa) << (place % 32));
   }
   return sum;
 }
@@ -79,9 +76,10 @@ void add_window(std::int64_t sum, std::uint32_t window, std::int64_t* words) {
 void add_tile(const float* scores, std::uint32_t& window, std::int64_t* words) {
   TileSum tile = sum_tile(scores, window);
   words[kLimbs] += tile.seen;
-  if (tile.outside) {
-    const auto [lowest, highest] = range_of_tile(scores);
-    if (highest - lowest >= kWindow) {
+  if (tile.largest == 0) return;
+  if (!holds(window, tile)) {
+    const std::uint32_t lowest = place_of(tile.smallest), highest = place_of(tile.largest);
+    if (has_subnormals(tile) || highest - lowest >= kWindow) {
       for (std::uint32_t each = lowest / kWindow * kWindow; each <= highest; each += kWindow) {
         add_window(sum_window(scores, each), each, words);
       }
@@ -152,7 +150,10 @@ void count_tile(const CountDigits& args, const float* scores, int targets, Digit
 // Calls body(tile) for all tiles of [begin, end); the last one is filled up with unseen scores.
 template <class Body>
 void for_each_tile(const float* scores, std::int64_t begin, std::int64_t end, const Body& body) {
-  for (; begin + kSumTile <= end; begin += kSumTile) body(scores + begin);
+  for (; begin + kSumTile <= end; begin += kSumTile) {
+    fetch_ahead(scores + begin + kSumTile, kSumTile);
+    body(scores + begin);
+  }
   if (begin == end) return;
   float last[kSumTile];
   std::fill(std::copy(scores + begin, scores + end, last), last + kSumTile, float_of(kUnseenBits));
