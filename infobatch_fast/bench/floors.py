@@ -12,12 +12,13 @@ from ..sampler import RUN
 from .machine import clock_hertz
 
 # Philox4x32-10 decides eight samples a block. Each of its ten rounds takes two 32 x 32 -> 64-bit products, their two high halves
-# (a shift on a CPU, a register of its own on a GPU) and two three-way exclusive-ors. The keys are the same for all blocks, and
-# cost nothing where blocks go side by side.
+# (a shift on a CPU, a register of its own on a GPU) and two three-way exclusive-ors, which are four without AVX-512. The keys are
+# the same for all blocks, and cost nothing where blocks go side by side.
 PHILOX_SAMPLES = 8
-CPU_OPERATIONS, GPU_OPERATIONS = 10 * 6, 10 * 4
-# Products of 64 bits fill a lane of that width; one vector instruction a cycle and core is what current cores sustain.
-CPU_LANES = {"AVX512": 8, "AVX2": 4}
+CPU_OPERATIONS, CPU_OPERATIONS_AVX512, GPU_OPERATIONS = 10 * 8, 10 * 6, 10 * 4
+# Products of 64 bits fill a lane of that width, and the widest cores begin four vector operations in a cycle.
+CPU_LANES = {"AVX512": 4 * 8, "AVX2": 4 * 4}
+CPU_LANES_ELSEWHERE = 4 * 2
 GPU_LANES = 64  # of 32 bits, a multiprocessor and cycle: NVIDIA, compute capability 8.0 to 9.0
 
 
@@ -61,14 +62,17 @@ def philox_bound(device: torch.device, threads: int) -> dict[str, Any] | None:
     """Nanoseconds a sample that the draws of a plan take if nothing but their arithmetic counts: calculated, not measured.
 
     Returns:
-        The bound and what it is calculated from; None where the system does not state its clock.
+        The bound and what it is calculated from: operations of a lane for a sample, lanes that begin one in a cycle, and the clock
+        that the system states, which a core may exceed. None where it states none.
     """
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         operations, lanes = GPU_OPERATIONS, GPU_LANES * properties.multi_processor_count
         hertz = getattr(properties, "clock_rate", 0) * 1e3
     else:
-        operations, lanes = CPU_OPERATIONS, CPU_LANES.get(torch.backends.cpu.get_cpu_capability(), 2) * threads
+        instructions = torch.backends.cpu.get_cpu_capability()
+        operations = CPU_OPERATIONS_AVX512 if instructions == "AVX512" else CPU_OPERATIONS
+        lanes = CPU_LANES.get(instructions, CPU_LANES_ELSEWHERE) * threads
         hertz = clock_hertz() or 0.0
     if not hertz:
         return None
