@@ -99,7 +99,8 @@ def _bounds(document: Document, device: str) -> list[str]:
     if philox := document.get("philox", {}).get(device):
         text += [
             f"Arithmetic of a plan's draws (calculated): {philox['operations_a_sample']:.3g} operations a sample, "
-            f"{philox['lanes']} a cycle at the stated {philox['clock_hertz'] / 1e9:.2f} GHz: {philox['ns_a_sample']:.3g} ns a sample.",
+            f"{philox['lanes']} a cycle at the stated {philox['clock_hertz'] / 1e9:.2f} GHz: "
+            f"{philox['ns_a_sample']:.3g} ns a sample.",
             "",
         ]
     return text
