@@ -117,12 +117,43 @@ def test_the_directory_holds_across_its_pieces_and_where_kept_marks_are_rare(dev
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("slots", [1, 7, 8, 9, 127, 128, 129, 511, 512, 513, 1024, 4096, 32768, 32769, 65537])
+@pytest.mark.parametrize("slots", [1, 7, 8, 9, 127, 128, 129, 511, 512, 513, 1023, 1024, 1025, 4096, 65536, 65537])
 def test_marks_behind_the_last_slot_are_zero(device: torch.device, slots: int) -> None:
     table = torch.full((slots,), NAN, device=device)
     marks = torch.full((ops.mark_bytes(slots),), 0xFF, dtype=torch.uint8, device=device)
     ops.draw_plan(table, 0, torch.zeros(3, device=device), (65536,) * 4, 0, 0, marks)
     assert marks.tolist() == [0x11] * (slots // 2) + [0x01] * (slots % 2) + [0] * (len(marks) - (slots + 1) // 2)
+
+
+def test_scores_are_below_a_threshold_as_real_numbers_are(device: torch.device) -> None:
+    """Signs, both zeros and subnormal numbers, also where torch flushes those to zero in arithmetic with floats."""
+    tiniest = 2.0**-149
+    values = [-3e38, -1.0, -2 * tiniest, -tiniest, -0.0, 0.0, tiniest, 2 * tiniest, 2.0**-126, 1.0, 3e38, NAN] * 100
+    table = torch.tensor(values, dtype=torch.float32, device=device)
+    marks = torch.zeros(ops.mark_bytes(len(values)), dtype=torch.uint8, device=device)
+    levels = [[level, float("-inf"), float("-inf")] for level in values[:11]] + [[2 * tiniest, 0.0, -tiniest]]
+    for level in levels:
+        thresholds = torch.tensor(level, dtype=torch.float32, device=device)
+        flushed = torch.set_flush_denormal(True)
+        try:
+            ops.draw_plan(table, 0, thresholds, (65536,) * 4, 1, 2, marks)
+        finally:
+            torch.set_flush_denormal(False)
+        tiers = [sum(value < threshold for threshold in level) for value in values]
+        assert [mark >> 2 for byte in marks.tolist() for mark in (byte & 15, byte >> 4)][: len(values)] == tiers
+    if not flushed:
+        pytest.skip("this processor cannot flush denormals, so all but that was tested")
+
+
+def test_a_rank_without_samples_takes_foreign_ids(device: torch.device) -> None:
+    shard = ops.Shard(ops.deal_permutation(5, 0), 0, 0)
+    table = torch.empty(0, device=device)
+    marks = torch.zeros(ops.mark_bytes(0), dtype=torch.uint8, device=device)
+    faults = torch.zeros(4, dtype=torch.int64, device=device)
+    recorder = ops.Recorder(shard, table, marks, faults, (65536,) * 4)
+    weights = recorder(torch.tensor([3, 0, 9], device=device), torch.ones(3, device=device))
+    assert weights.tolist() == [1.0] * 3
+    assert faults[1:3].sum() == 3
 
 
 def test_the_generator_of_the_oracle_gives_the_known_answers() -> None:

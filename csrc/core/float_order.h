@@ -14,6 +14,8 @@ inline constexpr std::uint32_t kUnseenBits = 0x7FC00000u;
 // A threshold that nothing is below.
 inline constexpr std::uint32_t kMinusInfinityBits = 0xFF800000u;
 
+inline constexpr std::uint32_t kMinusZeroBits = 0x80000000u;
+
 IB_HD std::uint32_t bits_of(float value) {
   std::uint32_t bits;
   memcpy(&bits, &value, sizeof bits);
@@ -32,6 +34,9 @@ IB_HD bool is_finite_bits(std::uint32_t bits) { return exponent_of(bits) != 0xFF
 
 // a < b as floats <=> key(a) < key(b) as integers (but key(-0) < key(+0)).
 IB_HD std::uint32_t ordered_key(std::uint32_t bits) { return bits ^ ((bits >> 31) ? 0xFFFFFFFFu : 0x80000000u); }
+
+// The same order in signed numbers.
+IB_HD std::int32_t signed_key(std::uint32_t bits) { return static_cast<std::int32_t>(ordered_key(bits) ^ 0x80000000u); }
 
 IB_HD std::uint32_t bits_of_key(std::uint32_t key) { return key ^ ((key >> 31) ? 0x80000000u : 0xFFFFFFFFu); }
 

@@ -55,12 +55,16 @@ IB_HD std::uint32_t hash_half(std::uint32_t half, std::uint32_t key) {
   return h * 0x85EBCA77u;
 }
 
+// high_product for b < 2^16, by two products of 32 bits: their sum is at most (2^16 - 1)^2 + 2^16 - 2.
+IB_HD std::uint32_t high_product_by_halves(std::uint32_t a, std::uint32_t b) {
+  return ((a >> 16) * b + ((a & 0xFFFFu) * b >> 16)) >> 16;
+}
+
 IB_HD std::uint32_t row_offset(const Permutation& p, std::uint32_t column, std::uint32_t key) {
-  const std::uint32_t hash = hash_half(column, key);
-#if !defined(__CUDA_ARCH__)  // vector units have no high products; below 2^16 rows two products of 32 bits give the same
-  if (p.rows < 1u << 16) return ((hash >> 16) * p.rows + ((hash & 0xFFFFu) * p.rows >> 16)) >> 16;
+#if !defined(__CUDA_ARCH__)  // vector units of CPUs have no high product
+  if (p.rows < 1u << 16) return high_product_by_halves(hash_half(column, key), p.rows);
 #endif
-  return high_product(hash, p.rows);
+  return high_product(hash_half(column, key), p.rows);
 }
 
 IB_HD std::uint32_t column_offset(const Permutation& p, std::uint32_t row, std::uint32_t key) {

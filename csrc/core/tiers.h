@@ -4,6 +4,7 @@
 // of thresholds that its score is below: 0 is the top tier, which holds the unseen samples too (NaN is below nothing).
 #pragma once
 
+#include "float_order.h"
 #include "philox.h"
 
 namespace infobatch {
@@ -27,9 +28,8 @@ IB_HD std::uint32_t cutoff_of(double keep_probability) {
 // The weight is the reciprocal of the quantised probability, so that sum(weight) is unbiased by construction.
 IB_HD float weight_of(std::uint32_t cutoff) { return static_cast<float>(static_cast<double>(kLaneRange) / cutoff); }
 
-IB_HD std::uint32_t tier_of(float score, float t0, float t1, float t2) {
-  return static_cast<std::uint32_t>(score < t0) + (score < t1) + (score < t2);
-}
+// Whether there is one threshold, as with the mean, or none: nothing is below what pads.
+IB_HD bool one_threshold(const float* thresholds) { return bits_of(thresholds[1]) == kMinusInfinityBits; }
 
 // Draw of slot: lane slot % 8 of the Philox block of row slot / 8; lane 2i is the low half of word i, lane 2i + 1 the high.
 IB_HD std::uint32_t lane_of(const PhiloxBlock& block, int lane) {

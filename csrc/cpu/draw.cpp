@@ -1,5 +1,7 @@
 #include "draw.h"
 
+#include "versions.h"
+
 namespace infobatch::cpu {
 namespace {
 
@@ -17,7 +19,7 @@ IB_MULTIVERSION void draw_tile_compiled(std::uint64_t seed, std::uint32_t epoch,
 void draw_tile(std::uint64_t seed, std::uint32_t epoch, std::uint64_t first_row, std::uint16_t* lanes) {
 #if IB_VERSIONS
   // AVX-512 has a product of 64-bit lanes, which the compiler uses by itself.
-  static const bool by_hand = __builtin_cpu_supports("avx2") && !__builtin_cpu_supports("avx512dq");
+  static const bool by_hand = __builtin_cpu_supports("avx2") && !__builtin_cpu_supports("x86-64-v4");
   if (by_hand) return draw_tile_avx2(key_of(seed), epoch, first_row, lanes);
 #endif
   draw_tile_compiled(seed, epoch, first_row, lanes);

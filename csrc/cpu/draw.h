@@ -1,7 +1,7 @@
 // The draws of a plan, a tile of rows at a time.
 #pragma once
 
-#include "parallel.h"
+#include "../core/tiers.h"
 
 namespace infobatch::cpu {
 

@@ -2,7 +2,7 @@
 // compiler does not find it: it widens, multiplies and packs, and takes 2.7 times as long.
 //
 // All of this file is for processors with AVX2. It calls no inline function that other files call too, as the linker keeps one
-// copy of such a function for all processors.
+// copy of such a function for all processors; its philox_rounds is one of its own, for its own type.
 #include "versions.h"
 
 #if IB_VERSIONS
@@ -55,6 +55,7 @@ void draw_tile_avx2(PhiloxKey key, std::uint32_t epoch, std::uint64_t first_row,
   const Lanes epochs = zero + epoch, purpose = zero + static_cast<std::uint32_t>(Purpose::kKeep);
   for (int row = 0; row < kTileRows; row += 2 * kLanes, lanes += 2 * kLanes * kRowSlots) {
     const Lanes rows = kRowOfLane + (first_row + static_cast<std::uint64_t>(row)), more = rows + kLanes;
+    // As in `draw`.
     Words counter[4] = {{rows, more}, {rows >> 32, more >> 32}, {epochs, epochs}, {purpose, purpose}};
     philox_rounds(counter, key);
     store(counter[0].a, counter[1].a, counter[2].a, counter[3].a, lanes);

@@ -6,22 +6,22 @@ namespace {
 
 constexpr std::int64_t kGrain = 16 * kTile;
 
-// Slots of ranks (in place), in three steps, of which each asks for the lines that the next one reads. Steps of 16 ranks take
-// turns, so that one is computed while the lines of another are under way; more of them would wait for a free line buffer.
+// Slots of ranks (in place), in three steps, of which each asks for the lines that the next one reads. Groups of 16 ranks take
+// turns, so that one is computed while the lines of another are under way; larger ones would wait for a free line buffer.
 IB_MULTIVERSION void select_tile(const BitIndex index, std::uint64_t* ranks, int count) {
-  constexpr int step = 16;
+  constexpr int group = 16;
   BlockRange ranges[kTile];
   std::int64_t blocks[kTile];
-  for (int first = 0; first < count + 2 * step; first += step) {
-    for (int i = first; i < std::min(first + step, count); ++i) {
+  for (int first = 0; first < count + 2 * group; first += group) {
+    for (int i = first; i < std::min(first + group, count); ++i) {
       ranges[i] = blocks_between_hints(index, static_cast<std::int64_t>(ranks[i]));
       __builtin_prefetch(index.ones_before + ranges[i].low + ranges[i].length / 2);
     }
-    for (int i = std::max(first - step, 0); i < std::min(first, count); ++i) {
+    for (int i = std::max(first - group, 0); i < std::min(first, count); ++i) {
       blocks[i] = block_in_range(index, ranges[i], static_cast<std::int64_t>(ranks[i]));
       __builtin_prefetch(index.words + blocks[i] * kBlockWords);
     }
-    for (int i = std::max(first - 2 * step, 0); i < std::min(first - step, count); ++i) {
+    for (int i = std::max(first - 2 * group, 0); i < std::min(first - group, count); ++i) {
       ranks[i] = static_cast<std::uint64_t>(slot_in_block(index, blocks[i], static_cast<std::int64_t>(ranks[i])));
     }
   }

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "draw.h"
+#include "parallel.h"
 
 namespace infobatch::cpu {
 namespace {
@@ -14,15 +15,21 @@ struct Levels {
   std::uint32_t cutoff[kMaxTiers];
 };
 
-// The marks of a tile under kThresholds thresholds. 16 bits are enough for all of it: a cutoff is at least 1, so lane < cutoff
-// is lane <= cutoff - 1.
+// What is below a threshold, as integers: where torch flushes denormals, comparisons of floats do so too, on some threads.
+// Zeros are not below each other.
+std::int32_t key_of_threshold(float threshold) {
+  return signed_key(bits_of(threshold) << 1 == 0 ? kMinusZeroBits : bits_of(threshold));
+}
+
+// The marks of a tile under kThresholds thresholds. 16 bits are enough for a draw and its cutoff: that is at least 1, so lane <
+// cutoff is lane <= cutoff - 1.
 template <int kThresholds>
 [[gnu::always_inline]] inline void decide(const float* scores, const std::uint16_t* lanes, const Levels& levels,
                                           std::uint8_t* marks) {
   alignas(64) std::uint16_t below[kThresholds][kTileSlots], wide[kTileSlots];
   for (int i = 0; i < kThresholds; ++i) {
-    const float threshold = levels.threshold[i];
-    for (int slot = 0; slot < kTileSlots; ++slot) below[i][slot] = scores[slot] < threshold ? 0xFFFF : 0;
+    const std::int32_t threshold = key_of_threshold(levels.threshold[i]);
+    for (int slot = 0; slot < kTileSlots; ++slot) below[i][slot] = signed_key(bits_of(scores[slot])) < threshold ? 0xFFFF : 0;
   }
   std::uint16_t last[kThresholds + 1];
   for (int tier = 0; tier <= kThresholds; ++tier) last[tier] = static_cast<std::uint16_t>(levels.cutoff[tier] - 1);
@@ -38,10 +45,9 @@ template <int kThresholds>
   for (int i = 0; i < kTileSlots / 2; ++i) marks[i] = static_cast<std::uint8_t>(wide[2 * i] | wide[2 * i + 1] << kMarkBits);
 }
 
-// A threshold of -infinity, which pads, has nothing below it.
 IB_MULTIVERSION void decide_tile(const float* scores, const std::uint16_t* lanes, const Levels& levels, std::uint8_t* marks) {
-  if (levels.threshold[1] > float_of(kMinusInfinityBits)) return decide<kMaxThresholds>(scores, lanes, levels, marks);
-  decide<1>(scores, lanes, levels, marks);
+  if (one_threshold(levels.threshold)) return decide<1>(scores, lanes, levels, marks);
+  decide<kMaxThresholds>(scores, lanes, levels, marks);
 }
 
 // Protects the slots of `rows` rows.

@@ -23,9 +23,10 @@ Status record(const Record& args, int) {
   float weight_of_mark[1 << kMarkBits];
   for (std::uint32_t mark = 0; mark < 1u << kMarkBits; ++mark) weight_of_mark[mark] = args.weights_of_tier[tier_of_mark(mark)];
   std::int64_t slots[kTile + kPrefetchDistance];
-  const auto prefetch = [&](int i) {  // what a bad index has instead of a slot leads to no fault here
-    __builtin_prefetch(scores + slots[i], 1);
-    __builtin_prefetch(marks + (slots[i] >> 1), 1);
+  const auto prefetch = [&](int i) {
+    const std::int64_t slot = std::max<std::int64_t>(slots[i], 0);
+    __builtin_prefetch(scores + slot, 1);
+    __builtin_prefetch(marks + slot / 2, 1);
   };
   for (std::int64_t start = 0; start < args.count; start += kTile) {
     const int filled = static_cast<int>(std::min<std::int64_t>(kTile, args.count - start));

@@ -57,7 +57,7 @@ IB_MULTIVERSION std::int64_t sum_window(const float* scores, std::uint32_t windo
   for (int i = 0; i < kSumTile; ++i) {
     const std::uint32_t bits = bits_of(scores[i]), place = mantissa_shift(exponent_of(bits)) - window;
     const std::int64_t mantissa = place < kWindow && is_finite_bits(bits) ? signed_mantissa(bits) : 0;
-    sum += static_cast<std::int64_t>(static_cast<std::uint64_t>(mantissa) << (place % 32));
+    sum += static_cast<std::int64_t>(static_cast<std::uint64_t>(mantissa) << (place % 32));  // zero where % acts
   }
   return sum;
 }

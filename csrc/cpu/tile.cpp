@@ -44,7 +44,8 @@ IB_MULTIVERSION void unpermute_all(const Permutation& p, std::uint32_t pass, std
   join(p, cells, items);
 }
 
-// Whether any item has left the set. Few tiles have such items, and this reads them all faster than branches would.
+// Whether any item has left the set. In large sets few tiles have such items, and this reads them all faster than branches
+// would.
 IB_MULTIVERSION bool any_outside(const Tile& tile, std::uint64_t size) {
   std::uint64_t outside = 0;
   for (int i = 0; i < kTile; ++i) outside |= tile.item[i] >= size;

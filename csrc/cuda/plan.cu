@@ -27,7 +27,7 @@ __device__ std::uint32_t decide_row(const float (&scores)[kRowSlots], const Phil
   std::uint32_t marks = 0;
 #pragma unroll
   for (int lane = 0; lane < kRowSlots; ++lane) {
-    std::uint32_t level = levels.of_tier[0];  // becomes that of tier_of(score), by selects between registers
+    std::uint32_t level = levels.of_tier[0];  // becomes that of the score's tier, by selects between registers
 #pragma unroll
     for (int t = 0; t < kThresholds; ++t) level = scores[lane] < levels.threshold[t] ? levels.of_tier[t + 1] : level;
     marks |= ((level + (0xFFFFu - lane_of(block, lane))) >> 16) << (kMarkBits * lane);
@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(kRowBlock, kRowBlocksPerMultiprocessor)
   const Levels levels{
       {args.thresholds[0], args.thresholds[1], args.thresholds[2]},
       {level_of(args.cutoffs, 0), level_of(args.cutoffs, 1), level_of(args.cutoffs, 2), level_of(args.cutoffs, 3)}};
-  const bool one_threshold = bits_of(levels.threshold[1]) == kMinusInfinityBits;  // as with the mean
+  const bool single = one_threshold(levels.threshold);
   const std::uint64_t first_row = static_cast<std::uint64_t>(args.first_slot) / kRowSlots;
   for (std::int64_t row = thread_in_grid(); row < num_rows; row += threads_in_grid()) {
     const std::int64_t filled = args.num_slots - row * kRowSlots;
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kRowBlock, kRowBlocksPerMultiprocessor)
       float scores[kRowSlots];
       load_scores<kRowSlots / 4>(args.scores, row * kRowSlots, 4, args.num_slots, scores);
       const PhiloxBlock block = draw(args.seed, first_row + static_cast<std::uint64_t>(row), args.epoch, Purpose::kKeep);
-      marks = one_threshold ? decide_row<1>(scores, block, levels) : decide_row<kMaxThresholds>(scores, block, levels);
+      marks = single ? decide_row<1>(scores, block, levels) : decide_row<kMaxThresholds>(scores, block, levels);
       if constexpr (kProtects) marks = protect_row(marks, args.protect[row]);
       if (filled < kRowSlots) marks &= (1u << (kMarkBits * filled)) - 1;
     }
