@@ -34,7 +34,7 @@ constexpr std::int64_t mark_bytes(std::int64_t num_marks) { return num_blocks(nu
 // ---- statistics: what the thresholds come from. Outputs are sums, so ranks add theirs before the next step. ----
 
 struct SumScores {
-  const float* scores;  // [n], NaN = unseen
+  const float* scores;  // [n], kUnseenBits = unseen
   std::int64_t num_slots;
   std::int64_t* sum;  // [11] out: the limbs of the exact sum, then the number of seen scores
 };

@@ -99,7 +99,8 @@ def unpack_state(pruner: InfoBatch, state: dict[str, Any]) -> None:
     pruner._epochs.before_writing()
     table.scores.copy_(scores)
     for piece in _pieces(table.scores):
-        piece.masked_fill_(piece.isnan(), math.nan)  # one NaN only: the GPU claims slots by others
+        # One NaN only: the GPU claims slots by others, and one with its sign set would be below any threshold on the CPU.
+        piece.masked_fill_(piece.isnan(), math.nan)
     table.row_marks.copy_(marks)
     if protected is not None:
         table.protect = protected.to(table.device, copy=True)

@@ -8,6 +8,8 @@ import torch
 from restarts import BATCH, SIZE, run_of, saved
 from runs import loss_of, order, record, snapshot, train
 
+from infobatch_fast import InfoBatch
+
 # ---- state_dict ----
 
 
@@ -66,6 +68,17 @@ def test_loading_leaves_nothing_of_what_was_there_before(device: torch.device) -
     assert snapshot(other) == snapshot(pruner)
     assert other.sampler.state_dict() == {"epoch": 0, "position": 0}
     assert train(other, BATCH) == order(pruner)[2 * BATCH :]
+
+
+def test_any_nan_in_a_state_is_an_unseen_sample(device: torch.device) -> None:
+    """Also one with its sign set, as 0 / 0 leaves it on x86: its sample must not pass for one with a low score."""
+    pruner = InfoBatch(64, num_epochs=10, device=device)
+    scores = torch.arange(64.0)
+    scores.view(torch.int32)[:32] = 0x7FC00000 - 2**31  # a NaN with its sign set
+    assert scores[:32].isnan().all()
+    pruner.load_state_dict({**pruner.state_dict(), "scores": scores.to(device)})
+    pruner.set_epoch(1)
+    assert pruner.stats.tier_sizes == (48, 16)  # the mean is 47.5
 
 
 def test_a_state_may_be_loaded_into_the_pruner_that_it_came_from(device: torch.device) -> None:

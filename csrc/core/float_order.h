@@ -7,8 +7,8 @@
 
 namespace infobatch {
 
-// The table holds a quiet NaN for a sample that has no score. Finite scores alone enter it, so NaN is free to mean this,
-// and `score < threshold` is false for it without a branch.
+// The table holds this NaN for a sample that has no score. Finite scores alone enter it, so NaN is free to mean this. It is
+// below no threshold, as a float or by its key, as its sign is clear.
 inline constexpr std::uint32_t kUnseenBits = 0x7FC00000u;
 
 // A threshold that nothing is below.

@@ -55,13 +55,14 @@ IB_HD std::uint32_t hash_half(std::uint32_t half, std::uint32_t key) {
   return h * 0x85EBCA77u;
 }
 
-// high_product for b < 2^16, by two products of 32 bits: their sum is at most (2^16 - 1)^2 + 2^16 - 2.
+// high_product for b < 2^16, by two products of 32 bits: the first and the upper half of the second add up to at most
+// (2^16 - 1)^2 + 2^16 - 2.
 IB_HD std::uint32_t high_product_by_halves(std::uint32_t a, std::uint32_t b) {
   return ((a >> 16) * b + ((a & 0xFFFFu) * b >> 16)) >> 16;
 }
 
 IB_HD std::uint32_t row_offset(const Permutation& p, std::uint32_t column, std::uint32_t key) {
-#if !defined(__CUDA_ARCH__)  // vector units of CPUs have no high product
+#if !defined(__CUDA_ARCH__)  // vector units of CPUs have no high product of 32 bits
   if (p.rows < 1u << 16) return high_product_by_halves(hash_half(column, key), p.rows);
 #endif
   return high_product(hash_half(column, key), p.rows);

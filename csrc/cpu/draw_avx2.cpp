@@ -1,5 +1,5 @@
 // Eight Philox blocks side by side on AVX2, whose one product of 32-bit numbers leaves 64 bits in each of four lanes. The
-// compiler does not find it: it widens, multiplies and packs, and takes 2.7 times as long.
+// compiler does not find it: it widens, multiplies and packs, and takes twice as long.
 //
 // All of this file is for processors with AVX2. It calls no inline function that other files call too, as the linker keeps one
 // copy of such a function for all processors; its philox_rounds is one of its own, for its own type.

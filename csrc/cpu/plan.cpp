@@ -15,8 +15,8 @@ struct Levels {
   std::uint32_t cutoff[kMaxTiers];
 };
 
-// What is below a threshold, as integers: where torch flushes denormals, comparisons of floats do so too, on some threads.
-// Zeros are not below each other.
+// Scores are below a threshold if their signed_key is below this. As integers: where torch flushes denormals, comparisons of
+// floats do so too, on some threads. Zeros are not below each other, so a threshold of zero is the lower one.
 std::int32_t key_of_threshold(float threshold) {
   return signed_key(bits_of(threshold) << 1 == 0 ? kMinusZeroBits : bits_of(threshold));
 }
