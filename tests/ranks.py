@@ -39,6 +39,8 @@ SLOW = [
 CONTEXT.set_forkserver_preload(SLOW)
 SECONDS = 60.0  # a group that takes longer is killed and the test fails: no test hangs
 
+NOT_CONNECTED = "not connected: "
+
 needs_gloo = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
 GPUS = torch.cuda.device_count() if ops.CUDA_ARCHITECTURES is not None else 0
 ON_A_GPU = [pytest.mark.gpu, pytest.mark.skipif(GPUS < 1, reason="no CUDA device, or a build without CUDA")]
@@ -54,6 +56,10 @@ class Killed(Exception):
     """A rank was ended by SIGKILL, and the others with it."""
 
 
+class NotConnected(AssertionError):
+    """The ranks found no way to each other, and ``target`` has begun on none of them."""
+
+
 def run_ranks(world: int, target: Callable[..., Any], *args: Any, backend: str = "gloo", seconds: float = SECONDS) -> list[Any]:
     """What ``target(*args)`` returns on each of ``world`` ranks.
 
@@ -61,6 +67,13 @@ def run_ranks(world: int, target: Callable[..., Any], *args: Any, backend: str =
         Killed: A rank was ended by SIGKILL; the others were killed at once, as a launcher does.
         AssertionError: A rank raised, died otherwise, or was not done in time; with the tracebacks.
     """
+    try:
+        return _start(world, target, args, backend, seconds)
+    except NotConnected:  # gloo loses a connection that is being made now and then, where the machine is busy
+        return _start(world, target, args, backend, seconds)
+
+
+def _start(world: int, target: Callable[..., Any], args: tuple[Any, ...], backend: str, seconds: float) -> list[Any]:
     with tempfile.TemporaryDirectory() as folder:
         store = os.path.join(folder, "store")
         ends = [CONTEXT.Pipe(duplex=False) for _ in range(world)]
@@ -101,7 +114,10 @@ def _collect(started: Sequence[Any], pipes: Sequence[Any], seconds: float) -> li
         elif failures:  # the others may wait for it forever
             deadline = min(deadline, time.monotonic() + 5.0)
     if failures:
-        raise AssertionError("\n".join(f"rank {rank} of {len(started)}: {text}" for rank, text in sorted(failures.items())))
+        connected = not any(text.startswith(NOT_CONNECTED) for text in failures.values())
+        raise (AssertionError if connected else NotConnected)(
+            "\n".join(f"rank {rank} of {len(started)}: {text}" for rank, text in sorted(failures.items()))
+        )
     return [results[rank] for rank in range(len(started))]
 
 
@@ -109,15 +125,19 @@ def _rank(rank: int, world: int, backend: str, store: str, pipe: Any, target: Ca
     warnings.simplefilter("error")
     torch.set_num_threads(1)
     place = {"init_method": f"file://{store}", "rank": rank, "world_size": world, "timeout": timedelta(seconds=SECONDS)}
+    connected = False
     try:
         if GPUS:
             torch.cuda.set_device(rank % GPUS)
         if backend == "nccl":
             place["device_id"] = torch.device("cuda", rank)
         dist.init_process_group(backend, **place)
+        if backend == "gloo":
+            dist.barrier()  # no rank begins before all are connected
+        connected = True
         message = (True, target(*args))
     except BaseException:
-        message = (False, traceback.format_exc())
+        message = (False, ("" if connected else NOT_CONNECTED) + traceback.format_exc())
     pipe.send_bytes(pickle.dumps(message))
     if message[0]:  # until it is ended: no rank closes its connections while another one still needs them
         time.sleep(SECONDS)
