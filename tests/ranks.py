@@ -57,7 +57,7 @@ class Killed(Exception):
 
 
 class NotConnected(AssertionError):
-    """The ranks found no way to each other, and ``target`` has begun on none of them."""
+    """The ranks found no way to each other; over gloo ``target`` has then begun on none of them."""
 
 
 def run_ranks(world: int, target: Callable[..., Any], *args: Any, backend: str = "gloo", seconds: float = SECONDS) -> list[Any]:
