@@ -1,4 +1,4 @@
-"""The operations under pytest-benchmark: ``pytest benchmarks --benchmark-enable``. No part of the test suite.
+"""The operations under pytest-benchmark: ``pytest benchmarks``. No part of the test suite.
 
 Sizes: ``INFOBATCH_BENCH_SIZES=1e6,1e8``. The figures beside the baselines are made by ``python -m infobatch_fast bench``.
 """

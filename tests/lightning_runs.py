@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import pytest
 import torch
 from items import Items
 from lightning.pytorch.callbacks import Callback
@@ -95,6 +96,11 @@ def pruner_of(**kwargs: Any) -> InfoBatch:
 
 def loader_of(pruner: InfoBatch, make: Callable[..., Any] = DataLoader, **kwargs: Any) -> Any:
     return make(with_index(Items(SIZE)), **{"batch_size": BATCH, "sampler": pruner.sampler, **kwargs})
+
+
+def stateful_loader(*args: Any, **kwargs: Any) -> Any:
+    """torchdata's loader with a state."""
+    return pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader(*args, **kwargs)
 
 
 def trainer_of(folder: Path, *callbacks: Any, **kwargs: Any) -> pl.Trainer:

@@ -16,7 +16,7 @@ def test_update_works_under_torch_compile_fullgraph_and_is_compiled_once_for_all
 
     torch._dynamo.reset()
     counter = CompileCounterWithBackend(backend)
-    results: list[list[object]] = []
+    results: list[tuple[list[object], list[float]]] = []
     for compiled in (False, True):
         pruner = InfoBatch(1000, 10, delta=1.0, device=device)
         factor = torch.ones(1, device=device, requires_grad=True)
@@ -26,17 +26,20 @@ def test_update_works_under_torch_compile_fullgraph_and_is_compiled_once_for_all
 
         run = torch.compile(step, fullgraph=True, backend=counter) if compiled else step
         seen: list[object] = []
+        means: list[float] = []
         for epoch in range(4):
             pruner.set_epoch(epoch)  # between two calls of the compiled function
             for batch in pruner.sampler.batches(100, drop_last=True):
                 columns = torch.tensor([batch, batch], device=device).T  # not contiguous
                 loss = run(columns[:, 0], columns[:, 1] % 97 / 8)
                 loss.backward()
-                seen += [batch, loss.item()]
+                seen.append(batch)
+                means.append(loss.item())
             seen += [pruner.stats.kept, pruner.stats.scored, pruner.scores().nan_to_num(-1).tolist()]
         assert factor.grad is not None
-        results.append([*seen, factor.grad.item()])
-    assert results[0] == results[1]
+        results.append((seen, [*means, factor.grad.item()]))
+    assert results[0][0] == results[1][0]
+    assert results[0][1] == pytest.approx(results[1][1], rel=1e-6)  # a compiler may add in another order, and divide a mean
     assert counter.frame_count == 1
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from runs import pruner_of, train
+from syncs import no_host_sync
 
 from infobatch_fast import InfoBatch, __version__, ops
 from infobatch_fast import __main__ as command_line
@@ -75,8 +76,5 @@ def test_repr_counts_the_trainers_epochs_and_the_plans_apart() -> None:
 def test_repr_does_not_wait_for_the_device() -> None:
     pruner = InfoBatch(300, 10, device="cuda")
     len(pruner.sampler)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_host_sync():
         assert "300 kept, 0.0% saved, device='cuda:0'" in repr(pruner)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")

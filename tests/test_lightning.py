@@ -11,9 +11,20 @@ import torch
 pytest.importorskip("lightning.pytorch")
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
-from lightning_runs import BATCH, EPOCHS, SIZE, WARNINGS, Checks, Model, batches_of, loader_of, pruner_of, trainer_of
+from lightning_runs import (
+    BATCH,
+    EPOCHS,
+    SIZE,
+    WARNINGS,
+    Checks,
+    Model,
+    batches_of,
+    loader_of,
+    pruner_of,
+    stateful_loader,
+    trainer_of,
+)
 from torch.utils.data import DataLoader
-from torchdata.stateful_dataloader import StatefulDataLoader
 
 from infobatch_fast import InfoBatch, QuantileTiers
 from infobatch_fast.integrations.lightning import InfoBatchCallback
@@ -24,8 +35,8 @@ LOADERS: dict[str, Any] = {
     "plain": {},
     "workers": {"num_workers": 2},
     "persistent workers": {"num_workers": 2, "persistent_workers": True},
-    "stateful": {"make": StatefulDataLoader},
-    "stateful, workers": {"make": StatefulDataLoader, "num_workers": 2},
+    "stateful": {"make": stateful_loader},
+    "stateful, workers": {"make": stateful_loader, "num_workers": 2},
     "batches": {"batch_size": 1, "sampler": None},
 }
 

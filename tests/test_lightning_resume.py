@@ -8,8 +8,19 @@ import torch
 
 pytest.importorskip("lightning.pytorch")
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning_runs import BATCH, EPOCHS, SIZE, WARNINGS, Model, batches_of, loader_of, loss_of, pruner_of, trainer_of
-from torchdata.stateful_dataloader import StatefulDataLoader
+from lightning_runs import (
+    BATCH,
+    EPOCHS,
+    SIZE,
+    WARNINGS,
+    Model,
+    batches_of,
+    loader_of,
+    loss_of,
+    pruner_of,
+    stateful_loader,
+    trainer_of,
+)
 
 from infobatch_fast.integrations.lightning import InfoBatchCallback
 
@@ -39,7 +50,7 @@ class Saves(Callback):
 
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": ({}, {}),
-    "stateful": ({"make": StatefulDataLoader}, {}),
+    "stateful": ({"make": stateful_loader}, {}),
     "half epochs validated": ({}, {"val_check_interval": 0.5}),
     "longer epochs at the end": ({}, {"delta": 0.5}),
     "by steps": ({}, {"max_steps": 40}),
@@ -83,7 +94,7 @@ def test_a_run_goes_on_from_every_checkpoint_with_no_sample_lost_or_repeated(tmp
 def test_what_workers_had_prefetched_and_nobody_trained_on_comes_again(tmp_path: Path, make: str, persistent: bool) -> None:
     arguments: dict[str, Any] = {"num_workers": 2, "persistent_workers": persistent}
     if make == "StatefulDataLoader":
-        arguments["make"] = StatefulDataLoader
+        arguments["make"] = stateful_loader
     pruner = pruner_of()
     reference = Model(pruner)
     checkpoints = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=7, save_top_k=-1)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from refusals import raises
+from syncs import no_host_sync
 from torch.nn import functional
 
 from infobatch_fast import InfoBatch, losses, per_sample, pixel_losses, token_losses
@@ -141,13 +142,10 @@ def test_nothing_at_all_gives_zeros(device: torch.device, shape: tuple[int, ...]
 def test_no_host_sync() -> None:
     loss, ids = torch.rand(64, 9, device="cuda"), torch.arange(64, device="cuda") // 3
     logits, labels = torch.rand(4, 9, 11, device="cuda"), torch.zeros(4, 9, dtype=torch.int64, device="cuda")
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_host_sync():
         for arguments in ({}, {"index": ids}, {"index": ids, "num_samples": 22}):
             per_sample(loss, mask=loss > 0.5, **arguments)  # type: ignore[arg-type]
         token_losses(logits, labels)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 # ---- tokens and pixels ----
