@@ -1,0 +1,84 @@
+#include <algorithm>
+#include <limits>
+
+#include "checks.h"
+
+using namespace infobatch;
+
+namespace {
+
+// A bit in eight, and none behind the last slot.
+std::vector<std::uint8_t> protected_bits(std::int64_t num_slots, Random& random) {
+  std::vector<std::uint8_t> bits(static_cast<std::size_t>((num_slots + 7) / 8));
+  for (std::uint8_t& byte : bits) byte = static_cast<std::uint8_t>(random.next() & random.next() & random.next());
+  if (num_slots % 8 != 0) bits.back() &= static_cast<std::uint8_t>((1 << num_slots % 8) - 1);
+  return bits;
+}
+
+Cutoffs cutoffs_of(int variant) {
+  if (variant % 3 == 1) return {{kLaneRange, cutoff_of(0.25), cutoff_of(0.75), kLaneRange}};
+  return {{kLaneRange, cutoff_of(0.5), cutoff_of(0.25), cutoff_of(1e-6)}};
+}
+
+// What follows from a plan: orders, records and what remains of orders after them.
+void check_epoch(const Case& c, const Twin<float>& scores, const MarkedTable& plan, int variant, Random& random) {
+  const std::uint64_t kept = static_cast<std::uint64_t>(plan.num_kept());
+  if (kept == 0) return;
+  const Permutation shuffle = variant % 4 == 3
+                                  ? identity_permutation(kept)
+                                  : make_permutation(kept, c.seed, Purpose::kShuffle, static_cast<std::uint32_t>(variant), 2);
+  check_order(c, plan, shuffle);
+  // The CUDA backend has a launch for each of these: a thread takes one sample, up to four, or many blocks share them.
+  const std::int64_t several = variant % 4 < 2 ? 1025 + static_cast<std::int64_t>(random.below(3072))
+                                               : 4097 + static_cast<std::int64_t>(random.below(1000));
+  const std::int64_t counts[] = {std::min<std::int64_t>(c.num_slots(), 700) + 1, 1024, several};
+  for (int batch = 0; batch < 3; ++batch) {
+    const bool duplicates = batch == 2 && variant % 2 == 1;
+    const Twin<std::uint8_t> visited(plan.marks);
+    check_record(c, scores, visited, counts[batch], duplicates, random);
+    if (batch != 1 || variant % 2 == 0) check_remaining(c, plan, shuffle, visited);
+  }
+}
+
+void check_plan(const Case& c, const Twin<float>& scores, const Thresholds& wanted, const Twin<std::uint8_t>* protect,
+                int variant, Random& random) {
+  const Twin<float> thresholds("thresholds", wanted);
+  const MarkedTable plan(c.num_slots()), apart(c.num_slots());
+  CALL_BOTH(draw_plan, c.threads, [&](Side side) {
+    return DrawPlan{scores.on(side),
+                    c.shard.first_slot,
+                    c.num_slots(),
+                    thresholds.on(side),
+                    cutoffs_of(variant),
+                    c.seed * 77 + static_cast<std::uint64_t>(variant),
+                    static_cast<std::uint32_t>(variant) * 1000003u,
+                    protect ? protect->on(side) : nullptr,
+                    plan.marks.on(side),
+                    plan.index(side)};
+  });
+  plan.expect_same("draw_plan");
+  CALL_BOTH(index_bits, c.threads, [&](Side side) { return apart.index_of(plan.marks, side); });
+  apart.expect_same_directory("index_bits");
+  report::expect_same("index_bits", "ones_before of the plan", apart.ones_before.host(), plan.ones_before.host(),
+                      static_cast<std::size_t>(plan.ones_before.size()), sizeof(std::int64_t));
+  report::expect_same("index_bits", "counts of the plan", apart.counts.host(), plan.counts.host(), kIndexCounts,
+                      sizeof(std::int64_t));
+  check_epoch(c, scores, plan, variant, random);
+}
+
+}  // namespace
+
+void check_plans(const Case& c, const Twin<float>& scores, std::vector<Thresholds> thresholds) {
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  thresholds.push_back({infinity, -infinity, -infinity});
+  thresholds.push_back({-infinity, -infinity, -infinity});
+  thresholds.push_back({0.0f, -infinity, -infinity});
+  thresholds.push_back({1.0f, -0.0f, -1e-40f});
+  Random random(c.seed);
+  const Twin<std::uint8_t> protect("protect", protected_bits(c.num_slots(), random));
+  for (int variant = 0; variant < 2 * static_cast<int>(thresholds.size()); ++variant) {
+    if ((static_cast<std::uint64_t>(variant) + c.seed) % static_cast<std::uint64_t>(c.every) != 0) continue;
+    check_plan(c, scores, thresholds[static_cast<std::size_t>(variant / 2)], variant % 2 == 1 ? &protect : nullptr, variant,
+               random);
+  }
+}

@@ -1,0 +1,16 @@
+// The walk over all inputs, and which of them a run takes.
+#pragma once
+
+#include <cstdint>
+
+struct Extent {
+  std::int64_t smallest = 1, largest = 5000003;  // numbers of slots
+  int every = 2;                                 // one in so many plans of a table is made
+  std::uint64_t seed = 1;
+  int threads = 1;          // most of them, for the CPU backend
+  bool every_place = true;  // each table in each place of a data set, or in one
+  bool large_records = true;
+};
+
+// Returns whether both backends agree on everything.
+bool compare(const Extent&);
