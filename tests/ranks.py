@@ -122,7 +122,7 @@ def _collect(started: Sequence[Any], pipes: Sequence[Any], seconds: float) -> li
 
 
 def _rank(rank: int, world: int, backend: str, store: str, pipe: Any, target: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    warnings.simplefilter("error")
+    warnings.filterwarnings("error", module="infobatch_fast|ranks|runs|test_")  # as pytest does in its own process
     torch.set_num_threads(1)
     place = {"init_method": f"file://{store}", "rank": rank, "world_size": world, "timeout": timedelta(seconds=SECONDS)}
     connected = False

@@ -39,7 +39,7 @@ def test_update_works_under_torch_compile_fullgraph_and_is_compiled_once_for_all
         assert factor.grad is not None
         results.append((seen, [*means, factor.grad.item()]))
     assert results[0][0] == results[1][0]
-    assert results[0][1] == pytest.approx(results[1][1], rel=1e-6)  # a compiler may add in another order, and divide a mean
+    assert results[0][1] == pytest.approx(results[1][1], rel=3e-6)  # a compiler may add in another order, and divide a mean
     assert counter.frame_count == 1
 
 
