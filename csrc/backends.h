@@ -31,12 +31,14 @@ struct Shard {
 constexpr std::int64_t num_blocks(std::int64_t num_marks) { return (num_marks + kBlockMarks - 1) / kBlockMarks; }
 constexpr std::int64_t mark_bytes(std::int64_t num_marks) { return num_blocks(num_marks) * (kBlockBits / 8); }
 
-// ---- statistics: what the thresholds come from. Outputs are sums, so ranks add theirs before the next step. ----
+// ---- statistics: what the thresholds come from. Sums over ranks come between a count and what follows from it; a rank that is
+// alone has both done in one call. ----
 
 struct SumScores {
   const float* scores;  // [n], kUnseenBits = unseen
   std::int64_t num_slots;
-  std::int64_t* sum;  // [11] out: the limbs of the exact sum, then the number of seen scores
+  std::int64_t* sum;  // [12] out: the limbs of the exact sum, the number of seen scores, and a word of scratch
+  float* thresholds;  // [3] out, as mean_threshold leaves them; or null, where the sums of other ranks are still to be added
 };
 
 struct MeanThreshold {
@@ -44,25 +46,39 @@ struct MeanThreshold {
   float* thresholds;        // [3] out: the mean threshold, then -infinity
 };
 
-struct CountDigits {
-  const float* scores;  // [n]
+// One pass of radix selection, for count_digits and narrow_quantiles.
+struct DigitPass {
+  const float* scores;  // [n]; not read by narrow_quantiles
   std::int64_t num_slots;
-  int pass;                    // 0, 1, 2
-  int num_targets;             // wanted order statistics, 1 to 3; pass 0 counts for the first alone, as all share it
-  const QuantileState* state;  // as the pass before left it; not read in pass 0
-  std::int64_t* counts;        // [3, 2048] out
-};
-
-struct NarrowQuantiles {
-  const std::int64_t* counts;  // [3, 2048], summed over ranks
-  int pass;
-  int num_targets;
+  int pass;         // 0, 1, 2
+  int num_targets;  // wanted order statistics, 1 to 3; pass 0 counts for the first alone, as all share it
   std::uint64_t fractions[kMaxThresholds];  // ceil(quantile * 2^32), descending
-  QuantileState* state;                     // in and out; pass 0 sets it
-  float* thresholds;                        // [3] out, in pass 2: descending, padded with -infinity
+  QuantileState* state;                     // narrow_quantiles sets it in pass 0 and goes on with it
+  std::int64_t* counts;                     // [3 passes, 3 targets, 2048], then a word of scratch. Pass 0 clears all of it
+  float* thresholds;                        // [3] out, by narrow_quantiles in pass 2: descending, padded with -infinity
+  bool alone;                               // count_digits does the work of narrow_quantiles too
 };
+constexpr int kDigitCounts = kMaxThresholds * kDigitBins;  // words of a pass
+constexpr int kDigitWords = kDigitPasses * kDigitCounts + 1;
+
+// The histogram of target t in this pass. All targets share that of pass 0.
+IB_HD std::int64_t* counts_of(const DigitPass& args, int t) {
+  return args.counts + args.pass * kDigitCounts + (args.pass == 0 ? 0 : t * kDigitBins);
+}
 
 // ---- plan ----
+
+// The directory of marks, for select, and how many there are of each kind.
+struct IndexBits {
+  const std::uint64_t* words;  // [num_blocks(num_marks) * 8]
+  std::int64_t num_marks;
+  std::int64_t* ones_before;  // [num_blocks + 1] out; the last entry is the number of ones
+  std::uint32_t* hints;       // [num_blocks + 1] out
+  std::int64_t* counts;       // [9] out: kept marks, marks of each tier, kept marks of each tier
+  std::int64_t* scratch;      // [kIndexScratch]; null on the CPU
+};
+constexpr int kIndexCounts = 1 + 2 * kMaxTiers;
+constexpr int kIndexScratch = 1 << 14;
 
 struct DrawPlan {
   const float* scores;  // [n]
@@ -74,23 +90,7 @@ struct DrawPlan {
   std::uint32_t epoch;
   const std::uint8_t* protect;  // [ceil(n / 8)], a bit a slot: in tier 0 whatever its score; or null
   std::uint8_t* marks;          // [mark_bytes(n)] out: kept and tier of each slot, none visited; zeros behind n
-};
-
-// The directory of marks, for select.
-struct IndexBits {
-  const std::uint64_t* words;  // [num_blocks * 8]
-  std::int64_t num_blocks;
-  std::int64_t* ones_before;  // [num_blocks + 1] out; the last entry is the number of ones
-  std::uint32_t* hints;       // [num_blocks + 1] out
-  void* scratch;              // [index_bits_scratch(num_blocks)] bytes
-  std::int64_t scratch_bytes;
-};
-
-// Slots and kept slots of each tier, for the statistics of an epoch.
-struct CountTiers {
-  const std::uint8_t* marks;
-  std::int64_t num_slots;
-  std::int64_t* counts;  // [2, 4] out: slots of each tier, then kept ones
+  IndexBits index;              // of these marks: filled as index_bits would
 };
 
 // ---- record ----
@@ -145,18 +145,16 @@ struct MarkRemaining {
   std::uint8_t* remaining;  // [mark_bytes(shuffle.size)] out, zeros behind the last position
 };
 
-#define INFOBATCH_BACKEND_FUNCTIONS(CONTEXT)                \
-  std::int64_t index_bits_scratch(std::int64_t num_blocks); \
-  Status sum_scores(const SumScores&, CONTEXT);             \
-  Status mean_threshold(const MeanThreshold&, CONTEXT);     \
-  Status count_digits(const CountDigits&, CONTEXT);         \
-  Status narrow_quantiles(const NarrowQuantiles&, CONTEXT); \
-  Status draw_plan(const DrawPlan&, CONTEXT);               \
-  Status index_bits(const IndexBits&, CONTEXT);             \
-  Status count_tiers(const CountTiers&, CONTEXT);           \
-  Status record(const Record&, CONTEXT);                    \
-  Status look_up(const LookUp&, CONTEXT);                   \
-  Status order(const Order&, CONTEXT);                      \
+#define INFOBATCH_BACKEND_FUNCTIONS(CONTEXT)            \
+  Status sum_scores(const SumScores&, CONTEXT);         \
+  Status mean_threshold(const MeanThreshold&, CONTEXT); \
+  Status count_digits(const DigitPass&, CONTEXT);       \
+  Status narrow_quantiles(const DigitPass&, CONTEXT);   \
+  Status draw_plan(const DrawPlan&, CONTEXT);           \
+  Status index_bits(const IndexBits&, CONTEXT);         \
+  Status record(const Record&, CONTEXT);                \
+  Status look_up(const LookUp&, CONTEXT);               \
+  Status order(const Order&, CONTEXT);                  \
   Status mark_remaining(const MarkRemaining&, CONTEXT);
 
 namespace cpu {

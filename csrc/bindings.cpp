@@ -149,52 +149,52 @@ void bind_types(py::module_& m) {
 }
 
 void bind_statistics(py::module_& m) {
-  m.def("sum_scores", [](int device, Address lane, Address scores, std::int64_t num_slots, Address sum) {
-    RUN(sum_scores, SumScores{at<const float>(scores), num_slots, at<std::int64_t>(sum)});
+  m.def("sum_scores", [](int device, Address lane, Address scores, std::int64_t num_slots, Address sum, Address thresholds) {
+    RUN(sum_scores, SumScores{at<const float>(scores), num_slots, at<std::int64_t>(sum), at<float>(thresholds)});
   });
   m.def("mean_threshold", [](int device, Address lane, Address sum, Address thresholds) {
     RUN(mean_threshold, MeanThreshold{at<const std::int64_t>(sum), at<float>(thresholds)});
   });
-  m.def("count_digits", [](int device, Address lane, Address scores, std::int64_t num_slots, int pass, int num_targets,
-                           Address state, Address counts) {
-    RUN(count_digits, CountDigits{at<const float>(scores), num_slots, pass, num_targets, at<const QuantileState>(state),
-                                  at<std::int64_t>(counts)});
-  });
-  m.def("narrow_quantiles", [](int device, Address lane, Address counts, int pass, const std::vector<std::uint64_t>& fractions,
-                               Address state, Address thresholds) {
-    NarrowQuantiles args{at<const std::int64_t>(counts), pass, static_cast<int>(fractions.size()), {}, at<QuantileState>(state),
-                         at<float>(thresholds)};
-    std::copy_n(fractions.begin(), std::min<std::size_t>(fractions.size(), kMaxThresholds), args.fractions);
-    RUN(narrow_quantiles, args);
-  });
+  py::class_<DigitPass>(m, "DigitPass")
+      .def(py::init([](Address scores, std::int64_t num_slots, const std::vector<std::uint64_t>& fractions, Address state,
+                       Address counts, Address thresholds, bool alone) {
+             DigitPass args{at<const float>(scores),
+                            num_slots,
+                            0,
+                            static_cast<int>(fractions.size()),
+                            {},
+                            at<QuantileState>(state),
+                            at<std::int64_t>(counts),
+                            at<float>(thresholds),
+                            alone};
+             std::copy_n(fractions.begin(), std::min<std::size_t>(fractions.size(), kMaxThresholds), args.fractions);
+             return args;
+           }),
+           py::arg("scores"), py::arg("num_slots"), py::arg("fractions"), py::arg("state"), py::arg("counts"),
+           py::arg("thresholds"), py::arg("alone"))
+      .def_readwrite("digit", &DigitPass::pass);
+  m.def("count_digits", [](int device, Address lane, const DigitPass& pass) { RUN(count_digits, pass); });
+  m.def("narrow_quantiles", [](int device, Address lane, const DigitPass& pass) { RUN(narrow_quantiles, pass); });
 }
 
 void bind_plan(py::module_& m) {
+  py::class_<IndexBits>(m, "IndexBits")
+      .def(py::init(
+               [](Address words, std::int64_t num_marks, Address ones_before, Address hints, Address counts, Address scratch) {
+                 return IndexBits{at<const std::uint64_t>(words), num_marks,
+                                  at<std::int64_t>(ones_before),  at<std::uint32_t>(hints),
+                                  at<std::int64_t>(counts),       at<std::int64_t>(scratch)};
+               }),
+           py::arg("words"), py::arg("num_marks"), py::arg("ones_before"), py::arg("hints"), py::arg("counts"),
+           py::arg("scratch"));
   m.def("draw_plan", [](int device, Address lane, Address scores, std::int64_t first_slot, std::int64_t num_slots,
                         Address thresholds, const std::array<std::uint32_t, kMaxTiers>& cutoffs, std::uint64_t seed,
-                        std::uint32_t epoch, Address protect, Address marks) {
+                        std::uint32_t epoch, Address protect, Address marks, const IndexBits& index) {
     RUN(draw_plan, DrawPlan{at<const float>(scores), first_slot, num_slots, at<const float>(thresholds),
                             Cutoffs{{cutoffs[0], cutoffs[1], cutoffs[2], cutoffs[3]}}, seed, epoch,
-                            at<const std::uint8_t>(protect), at<std::uint8_t>(marks)});
+                            at<const std::uint8_t>(protect), at<std::uint8_t>(marks), index});
   });
-  m.def("index_bits_scratch", [](int device, std::int64_t blocks) {
-#ifdef INFOBATCH_WITH_CUDA
-    if (device >= 0) {
-      const cuda::DeviceGuard guard(device);
-      return cuda::index_bits_scratch(blocks);
-    }
-#endif
-    static_cast<void>(device);
-    return cpu::index_bits_scratch(blocks);
-  });
-  m.def("index_bits", [](int device, Address lane, Address words, std::int64_t blocks, Address ones_before, Address hints,
-                         Address scratch, std::int64_t scratch_bytes) {
-    RUN(index_bits, IndexBits{at<const std::uint64_t>(words), blocks, at<std::int64_t>(ones_before), at<std::uint32_t>(hints),
-                              at<void>(scratch), scratch_bytes});
-  });
-  m.def("count_tiers", [](int device, Address lane, Address marks, std::int64_t num_slots, Address counts) {
-    RUN(count_tiers, CountTiers{at<const std::uint8_t>(marks), num_slots, at<std::int64_t>(counts)});
-  });
+  m.def("index_bits", [](int device, Address lane, const IndexBits& index) { RUN(index_bits, index); });
 }
 
 void bind_order(py::module_& m) {
@@ -218,7 +218,10 @@ PYBIND11_MODULE(_core, m) {
   m.attr("ALGORITHM_VERSION") = kAlgorithmVersion;
   m.attr("SUM_WORDS") = kSumWords;
   m.attr("DIGIT_PASSES") = kDigitPasses;
-  m.attr("DIGIT_BINS") = kDigitBins;
+  m.attr("DIGIT_COUNTS") = kDigitCounts;
+  m.attr("DIGIT_WORDS") = kDigitWords;
+  m.attr("INDEX_COUNTS") = kIndexCounts;
+  m.attr("INDEX_SCRATCH") = kIndexScratch;
   m.attr("MAX_THRESHOLDS") = kMaxThresholds;
   m.attr("MAX_SAMPLES") = kMaxSamples;
   m.attr("ROW_SLOTS") = kRowSlots;

@@ -185,8 +185,7 @@ class Epochs:
     def load(self, epoch: int, scored: int, planned: tuple[int, int], saved_plan: SavedPlan | None) -> None:
         """Goes on with a checkpoint whose scores and marks are in the table already."""
         self._move_to(epoch)
-        table = self._planner.table
-        self._kept_when_saved = int(ops.count_tiers(table.marks, table.num_slots)[4:].sum()) if saved_plan is not None else 0
+        self._kept_when_saved = int(self._planner.count_marks()[0]) if saved_plan is not None else 0
         self._was_loaded, self.scored, self._saved_plan = True, scored, saved_plan
         self.planned_samples, self.planned_kept = planned
 

@@ -88,11 +88,15 @@ def empty_table(size: int, dtype: torch.dtype, device: torch.device) -> torch.Te
     return table
 
 
-def sum_scores(scores: torch.Tensor) -> torch.Tensor:
-    """Exact sum of float32 scores [n] as int64 [11]: ten limbs and the number of seen scores."""
-    total = torch.empty(_core.SUM_WORDS, dtype=torch.int64, device=scores.device)
-    _core.sum_scores(*_where(scores), scores.data_ptr(), scores.numel(), total.data_ptr())
-    return total
+def sum_scores(scores: torch.Tensor, thresholds: torch.Tensor | None = None) -> torch.Tensor:
+    """Exact sum of float32 scores [n] as int64 [11]: ten limbs and the number of seen scores.
+
+    Where no other ranks have scores, ``thresholds``, float32 [3], takes what ``mean_threshold`` would return.
+    """
+    total = torch.empty(_core.SUM_WORDS + 1, dtype=torch.int64, device=scores.device)
+    address = 0 if thresholds is None else thresholds.data_ptr()
+    _core.sum_scores(*_where(scores), scores.data_ptr(), scores.numel(), total.data_ptr(), address)
+    return total[:-1]
 
 
 def mean_threshold(total: torch.Tensor) -> torch.Tensor:
@@ -103,99 +107,106 @@ def mean_threshold(total: torch.Tensor) -> torch.Tensor:
 
 
 class QuantileSelection:
-    """Radix selection of order statistics: ``count`` and ``narrow`` for each digit, with a sum over ranks in between."""
+    """Radix selection of order statistics: ``count`` and ``narrow`` for each digit, with a sum over ranks in between.
 
-    def __init__(self, fractions: tuple[int, ...], device: torch.device) -> None:
-        self._fractions = fractions
+    Args:
+        scores: float32 [n].
+        fractions: Quantiles in units of 2^-32, descending, one to three.
+        alone: No other ranks have scores, so ``count`` does what ``narrow`` would.
+
+    Attributes:
+        thresholds: float32 [3], descending, padded with -inf; set after the last digit.
+    """
+
+    def __init__(self, scores: torch.Tensor, fractions: tuple[int, ...], alone: bool) -> None:
+        device = scores.device
+        self._scores = scores
         self._state = torch.empty(_core.QUANTILE_STATE_BYTES // 8, dtype=torch.int64, device=device)
+        self._counts = torch.empty(_core.DIGIT_WORDS, dtype=torch.int64, device=device)
         self.thresholds = torch.empty(MAX_THRESHOLDS, dtype=torch.float32, device=device)
+        addresses = (self._state.data_ptr(), self._counts.data_ptr(), self.thresholds.data_ptr())
+        self._native = _core.DigitPass(scores.data_ptr(), scores.numel(), fractions, *addresses, alone)
 
     @property
     def seen(self) -> torch.Tensor:
         """int64 [1], the number of seen scores. The state's last word."""
         return self._state[-1:]
 
-    def count(self, scores: torch.Tensor, digit: int) -> torch.Tensor:
-        """Histograms of one digit of the candidates: int64 [3 * 2048]."""
-        counts = torch.empty(MAX_THRESHOLDS * _core.DIGIT_BINS, dtype=torch.int64, device=scores.device)
-        _core.count_digits(
-            *_where(scores),
-            scores.data_ptr(),
-            scores.numel(),
-            digit,
-            len(self._fractions),
-            self._state.data_ptr(),
-            counts.data_ptr(),
-        )
-        return counts
+    def count(self, digit: int) -> torch.Tensor:
+        """Histograms of one digit of the candidates: int64 [3 * 2048], to be summed over ranks in place."""
+        self._native.digit = digit
+        _core.count_digits(*_where(self._scores), self._native)
+        return self._counts[digit * _core.DIGIT_COUNTS :][: _core.DIGIT_COUNTS]
 
-    def narrow(self, counts: torch.Tensor, digit: int) -> None:
-        """Fixes one digit of each order statistic; after the last one ``thresholds`` is set."""
-        _core.narrow_quantiles(
-            *_where(counts), counts.data_ptr(), digit, self._fractions, self._state.data_ptr(), self.thresholds.data_ptr()
-        )
-
-
-def draw_plan(
-    scores: torch.Tensor,
-    first_slot: int,
-    thresholds: torch.Tensor,
-    cutoffs: Cutoffs,
-    seed: int,
-    epoch: int,
-    marks: torch.Tensor,
-    protect: torch.Tensor | None = None,
-) -> None:
-    """Writes the marks of an epoch. ``protect``, uint8 [rows], has a bit for each slot that is kept whatever its score."""
-    _core.draw_plan(
-        *_where(scores),
-        scores.data_ptr(),
-        first_slot,
-        scores.numel(),
-        thresholds.data_ptr(),
-        cutoffs,
-        seed,
-        epoch,
-        0 if protect is None else protect.data_ptr(),
-        marks.data_ptr(),
-    )
-
-
-def count_tiers(marks: torch.Tensor, num_slots: int) -> torch.Tensor:
-    """int64 [8]: slots of each tier, then kept slots of each tier."""
-    counts = torch.empty(8, dtype=torch.int64, device=marks.device)
-    _core.count_tiers(*_where(marks), marks.data_ptr(), num_slots, counts.data_ptr())
-    return counts
+    def narrow(self, digit: int) -> None:
+        """Fixes one digit of each order statistic."""
+        self._native.digit = digit
+        _core.narrow_quantiles(*_where(self._scores), self._native)
 
 
 class BitDirectory:
-    """Marks, uint8 [mark_bytes], with a directory of the kept ones for select."""
+    """Marks, uint8 [mark_bytes(num_marks)], with a directory of the kept ones for select; by default all marks that fit."""
 
-    def __init__(self, marks: torch.Tensor) -> None:
-        self._marks = marks
-        self._blocks = _core.num_blocks(2 * marks.numel())
-        self._ones_before = empty_table(self._blocks + 1, torch.int64, marks.device)
-        self._hints = empty_table(self._blocks + 1, torch.int32, marks.device)
-        self._scratch_bytes = _core.index_bits_scratch(_where(marks)[0], self._blocks)
-        self.native = _core.BitIndex(marks.data_ptr(), self._blocks, self._ones_before.data_ptr(), self._hints.data_ptr())
+    def __init__(self, marks: torch.Tensor, num_marks: int | None = None) -> None:
+        num_marks = 2 * marks.numel() if num_marks is None else num_marks
+        blocks, device = _core.num_blocks(num_marks), marks.device
+        self.marks = marks
+        self._ones_before = empty_table(blocks + 1, torch.int64, device)
+        self._hints = empty_table(blocks + 1, torch.int32, device)
+        self._counts = torch.empty(_core.INDEX_COUNTS, dtype=torch.int64, device=device)
+        self._scratch = torch.empty(0 if device.type == "cpu" else _core.INDEX_SCRATCH, dtype=torch.int64, device=device)
+        directory = (self._ones_before.data_ptr(), self._hints.data_ptr())
+        self._index = _core.IndexBits(marks.data_ptr(), num_marks, *directory, self._counts.data_ptr(), self._scratch.data_ptr())
+        self.native = _core.BitIndex(marks.data_ptr(), blocks, *directory)
 
     def build(self) -> torch.Tensor:
-        """Indexes the marks as they are now; the number of kept ones, int64 [1], stays on the device."""
-        scratch = torch.empty(self._scratch_bytes, dtype=torch.uint8, device=self._marks.device)
-        _core.index_bits(
-            *_where(self._marks),
-            self._marks.data_ptr(),
-            self._blocks,
-            self._ones_before.data_ptr(),
-            self._hints.data_ptr(),
-            scratch.data_ptr(),
-            self._scratch_bytes,
+        """Indexes the marks as they are now.
+
+        Returns:
+            int64 [9] on their device, which the next call overwrites: kept marks, marks of each tier, kept marks of each tier.
+        """
+        _core.index_bits(*_where(self.marks), self._index)
+        return self._counts
+
+    def draw_plan(
+        self,
+        scores: torch.Tensor,
+        first_slot: int,
+        thresholds: torch.Tensor,
+        cutoffs: Cutoffs,
+        seed: int,
+        epoch: int,
+        protect: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Writes the marks of an epoch and indexes them; returns what ``build`` does.
+
+        Args:
+            scores: float32 [n], by slot.
+            first_slot: Of these scores; a multiple of 8.
+            thresholds: float32 [3], descending, padded with -inf.
+            cutoffs: Of each tier: a sample is kept if its 16-bit draw is below.
+            seed: Key of the draws.
+            epoch: Counts them.
+            protect: uint8 [rows], a bit for each slot that is kept whatever its score.
+        """
+        _core.draw_plan(
+            *_where(scores),
+            scores.data_ptr(),
+            first_slot,
+            scores.numel(),
+            thresholds.data_ptr(),
+            cutoffs,
+            seed,
+            epoch,
+            0 if protect is None else protect.data_ptr(),
+            self.marks.data_ptr(),
+            self._index,
         )
-        return self._ones_before[-1:]
+        return self._counts
 
     def used_on(self, stream: torch.cuda.Stream) -> None:
         """Keeps the memory from being given away while another stream still reads it."""
-        for tensor in (self._marks, self._ones_before, self._hints):
+        for tensor in (self.marks, self._ones_before, self._hints):
             tensor.record_stream(stream)
 
 

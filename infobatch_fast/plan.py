@@ -79,7 +79,8 @@ class Planner:
     directory: ops.BitDirectory = field(init=False)
 
     def __post_init__(self) -> None:
-        self.directory = ops.BitDirectory(self.table.marks)
+        self.directory = ops.BitDirectory(self.table.marks, self.table.num_slots)
+        self._never = torch.full((ops.MAX_THRESHOLDS,), NEVER, dtype=torch.float32, device=self.table.device)
         self.side_stream = torch.cuda.Stream(self.table.device) if self.table.device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._agreed = False
 
@@ -95,10 +96,10 @@ class Planner:
         self.before_writing()
         # In a full epoch no score is below a threshold. The weights of the tiers stay the same all the same, as a captured CUDA
         # graph of `update` may hold them.
-        values = measured.values if pruned else torch.full_like(measured.values, NEVER)
+        values = measured.values if pruned else self._never
         table, cutoffs = self.table, self.policy.cutoffs
-        ops.draw_plan(table.scores, table.first_slot, values, cutoffs, self.seed, epoch, table.marks, table.protect)
-        return self._finish(epoch, pruned, cutoffs, Thresholds(values, measured.seen), False, start)
+        counts = self.directory.draw_plan(table.scores, table.first_slot, values, cutoffs, self.seed, epoch, table.protect)
+        return self._finish(epoch, pruned, cutoffs, counts, Thresholds(values, measured.seen), False, start)
 
     def restore(self, epoch: int, pruned: bool, cutoffs: ops.Cutoffs, thresholds: tuple[float, ...], seen: int) -> Plan:
         """The plan that the marks in the table, read from a checkpoint, stand for; what they mark as visited is left out.
@@ -111,7 +112,12 @@ class Planner:
         levels = [*reversed(thresholds), *[NEVER] * (ops.MAX_THRESHOLDS - len(thresholds))]
         values = torch.tensor(levels, dtype=torch.float32, device=self.table.device)
         known = Thresholds(values, torch.tensor([seen], dtype=torch.int64, device=self.table.device))
-        return self._finish(epoch, pruned, cutoffs, known, True, start)
+        return self._finish(epoch, pruned, cutoffs, self.count_marks(), known, True, start)
+
+    def count_marks(self) -> torch.Tensor:
+        """Indexes marks that were read from a checkpoint, and counts them as ``BitDirectory.build`` does."""
+        self.before_writing()
+        return self.directory.build()
 
     def before_writing(self) -> None:
         """Whoever is about to write the marks: the order of the plan before may still be read ahead from them."""
@@ -124,18 +130,23 @@ class Planner:
             self._agreed = True
         return self.policy.thresholds(self.table, self.ranks)
 
-    def _finish(self, epoch: int, pruned: bool, cutoffs: ops.Cutoffs, thresholds: Thresholds, restored: bool, start: float) -> Plan:
+    def _finish(
+        self,
+        epoch: int,
+        pruned: bool,
+        cutoffs: ops.Cutoffs,
+        counts: torch.Tensor,
+        thresholds: Thresholds,
+        restored: bool,
+        start: float,
+    ) -> Plan:
         table, ranks = self.table, self.ranks
-        here = [torch.full((1,), number, dtype=torch.int64, device=table.device) for number in (epoch, int(restored))]
-        counts = torch.cat([*here, self.directory.build(), ops.count_tiers(table.marks, table.num_slots), table.faults])
-        values = thresholds.values.view(torch.int32).to(torch.int64)
-        host = torch.cat([ranks.gather(counts).flatten(), thresholds.seen, values]).cpu()  # the one synchronisation of an epoch
-        of_rank = host[:-4].view(ranks.num_replicas, counts.numel())
+        of_rank, levels = self._read(counts, thresholds, epoch, restored)
         self._check_ranks(of_rank, epoch)
-        table.faults.zero_()
-        kept_of_rank, totals = of_rank[:, 2], of_rank[:, 2:].sum(0).tolist()
+        if of_rank[ranks.rank, 10:14].any():
+            table.faults.zero_()
+        kept_of_rank, totals = of_rank[:, 1], of_rank[:, 1:10].sum(0).tolist()
         kept_here = int(kept_of_rank[ranks.rank])
-        levels = host[-3:].to(torch.int32).view(torch.float32).tolist()
         tiers = 1 + sum(level > NEVER for level in levels)
 
         shuffle = ops.shuffle_permutation if self.shuffle else _keep_order
@@ -145,13 +156,13 @@ class Planner:
             remaining = ops.BitDirectory(ops.mark_remaining(epoch_order, kept_here, table.marks))
             if self.side_stream is not None:
                 remaining.used_on(self.side_stream)
-            available = ranks.gather(remaining.build()).cpu()[:, 0]
+            available = ranks.gather(remaining.build()[:1]).cpu()[:, 0]
         return Plan(
             epoch=epoch,
             pruned=pruned,
             cutoffs=cutoffs,
             thresholds=tuple(level for level in reversed(levels) if level > NEVER),
-            seen=int(host[-4]),
+            seen=int(of_rank[0, 0]),
             kept=totals[0],
             available=int(available[ranks.rank]),
             length=int(available.min() if self.drop_last else available.max()),
@@ -167,9 +178,29 @@ class Planner:
             side_stream=self.side_stream,
         )
 
+    def _read(self, counts: torch.Tensor, thresholds: Thresholds, epoch: int, restored: bool) -> tuple[torch.Tensor, list[float]]:
+        """What the ranks have counted, and the thresholds: the one time in an epoch that the host waits for the device.
+
+        Returns:
+            int64 [ranks, 16] on the host: seen samples of all ranks, the 9 counts of marks, 4 faults, and, where there are several
+            ranks, epoch and whether it is restored. Then the three thresholds, descending.
+        """
+        parts = [thresholds.seen, counts, self.table.faults]
+        if self.ranks.num_replicas > 1:
+            parts += [torch.full((1,), number, dtype=torch.int64, device=counts.device) for number in (epoch, int(restored))]
+        as_bytes = torch.cat([part.view(torch.uint8) for part in (*parts, thresholds.values)])
+        host = self.ranks.gather(as_bytes).cpu()
+        end = as_bytes.numel() - thresholds.values.numel() * thresholds.values.element_size()
+        numbers = host[:, :end].reshape(-1).view(torch.int64).view(self.ranks.num_replicas, -1)
+        return numbers, host[0, end:].clone().view(torch.float32).tolist()
+
     def _check_ranks(self, of_rank: torch.Tensor, epoch: int) -> None:
-        """Raises the same error on all ranks; each row is what a rank sent: epoch, restored, kept, 8 tier counts, 4 faults."""
-        epochs, restored, kept = of_rank[:, 0].tolist(), of_rank[:, 1].tolist(), of_rank[:, 2].tolist()
+        """Raises the same error on all ranks; ``of_rank`` as ``_read`` returns it."""
+        for rank, faults in enumerate(of_rank[:, 10:14].tolist()):
+            self.table.raise_bad_indices(faults, rank)
+        if self.ranks.num_replicas == 1:
+            return
+        epochs, restored, kept = of_rank[:, 14].tolist(), of_rank[:, 15].tolist(), of_rank[:, 1].tolist()
         if len(set(epochs)) > 1:
             raise RuntimeError(f"ranks plan different epochs, by rank {epochs}: call set_epoch with the same number on all of them")
         if len(set(restored)) > 1:
@@ -178,9 +209,7 @@ class Planner:
                 f"epoch {epoch}: ranks {going_on} go on from a checkpoint and the others do not: call load_state_dict on all of "
                 "them or on none"
             )
-        for rank, faults in enumerate(of_rank[:, -4:].tolist()):
-            self.table.raise_bad_indices(faults, rank)
-        if self.ranks.num_replicas > 1 and 0 in kept:
+        if 0 in kept:
             raise RuntimeError(
                 f"rank {kept.index(0)} of {self.ranks.num_replicas} keeps no sample in epoch {epoch}, so it cannot keep step: the "
                 f"data set of {self.table.num_samples} samples is too small for {self.ranks.num_replicas} ranks"

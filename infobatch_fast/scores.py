@@ -91,14 +91,21 @@ class ScoreTable:
 
     def mean_threshold(self, ranks: Ranks) -> Thresholds:
         """The smallest float32 that is not below the exact mean of the seen scores of all ranks."""
+        if ranks.num_replicas == 1:
+            values = torch.empty(ops.MAX_THRESHOLDS, dtype=torch.float32, device=self.device)
+            return Thresholds(values, ops.sum_scores(self.scores, values)[-1:])
         total = ranks.sum(ops.sum_scores(self.scores))
         return Thresholds(ops.mean_threshold(total), total[-1:])
 
     def quantile_thresholds(self, fractions: tuple[int, ...], ranks: Ranks) -> Thresholds:
         """Order statistics of the seen scores of all ranks; fractions in units of 2^-32, descending."""
-        selection = ops.QuantileSelection(fractions, self.device)
+        alone = ranks.num_replicas == 1
+        selection = ops.QuantileSelection(self.scores, fractions, alone)
         for digit in range(ops.DIGIT_PASSES):
-            selection.narrow(ranks.sum(selection.count(self.scores, digit)), digit)
+            counts = selection.count(digit)
+            if not alone:
+                ranks.sum(counts)
+                selection.narrow(digit)
         return Thresholds(selection.thresholds, selection.seen)
 
     def constant_threshold(self, value: float, ranks: Ranks) -> Thresholds:

@@ -76,31 +76,40 @@ IB_HD int compare_magnitude(std::uint32_t threshold_bits, std::uint64_t count, c
   return 0;
 }
 
-// The mean threshold: the smallest float32 t with t * seen >= sum. For every float32 score, score < t <=> score < the
-// real-valued mean, so rounding decides nothing. -infinity (nothing is below it) where nothing was seen.
+// The mean threshold is the smallest float32 t with t * seen >= sum. For every float32 score, score < t <=> score < the
+// real-valued mean, so rounding decides nothing. It is searched among ordered keys; a mean lies between the lowest and the
+// highest finite float.
+IB_HD constexpr std::uint32_t lowest_mean_key() { return 0x00800000u; }
+IB_HD constexpr std::uint32_t highest_mean_key() { return 0xFF7FFFFFu; }
+
+// Whether the float32 of this key is at least the mean.
+IB_HD bool reaches_mean(std::uint32_t key, std::uint64_t seen, const WideInteger& sum) {
+  const std::uint32_t bits = bits_of_key(key);
+  const bool negative = (bits >> 31) != 0, zero = (bits << 1) == 0;
+  if (zero) return sum.negative || compare_magnitude(0, seen, sum) == 0;
+  if (negative != sum.negative) return !negative;
+  const int sign = compare_magnitude(bits, seen, sum);
+  return negative ? sign <= 0 : sign >= 0;
+}
+
+// The threshold of the smallest key that reaches the mean. There is one zero only.
+IB_HD float threshold_of_key(std::uint32_t key) {
+  const std::uint32_t bits = bits_of_key(key);
+  return float_of((bits << 1) == 0 ? 0u : bits);
+}
+
+// -infinity (nothing is below it) where nothing was seen.
 IB_HD float mean_threshold(const std::int64_t* sum_words) {
   const std::uint64_t seen = static_cast<std::uint64_t>(sum_words[kLimbs]);
   if (seen == 0) return float_of(kMinusInfinityBits);
   const WideInteger sum = normalise(sum_words);
-  std::uint32_t low = ordered_key(0xFF7FFFFFu), high = ordered_key(0x7F7FFFFFu);  // a mean lies between -max and max
+  std::uint32_t low = lowest_mean_key(), high = highest_mean_key();
   while (low < high) {
     const std::uint32_t middle = low + (high - low) / 2;
-    const std::uint32_t bits = bits_of_key(middle);
-    const bool negative = (bits >> 31) != 0;
-    bool not_below;
-    if (negative != sum.negative && (bits << 1) != 0) {
-      not_below = !negative;
-    } else if ((bits << 1) == 0) {  // +-0 * seen against the sum
-      not_below = sum.negative || compare_magnitude(0, seen, sum) == 0;
-    } else {
-      const int sign = compare_magnitude(bits, seen, sum);
-      not_below = negative ? sign <= 0 : sign >= 0;
-    }
-    if (not_below) high = middle;
+    if (reaches_mean(middle, seen, sum)) high = middle;
     else low = middle + 1;
   }
-  const std::uint32_t bits = bits_of_key(low);
-  return float_of((bits << 1) == 0 ? 0u : bits);  // one zero only
+  return threshold_of_key(low);
 }
 
 }  // namespace infobatch

@@ -71,11 +71,11 @@ IB_MULTIVERSION std::int64_t count_ones(const IndexBits& args, std::int64_t begi
 }
 
 // The entries behind the first one, raised by it, and the hints of all these blocks.
-void write_directory(const IndexBits& args, std::int64_t begin, std::int64_t end) {
+void write_directory(const IndexBits& args, std::int64_t num_blocks, std::int64_t begin, std::int64_t end) {
   const std::int64_t ones = args.ones_before[begin];
   for (std::int64_t block = begin + 1; block < end; ++block) args.ones_before[block] += ones;
   for (std::int64_t block = begin; block < end; ++block) {
-    write_hints(args.hints, args.num_blocks, block, args.ones_before[block], args.ones_before[block + 1]);
+    write_hints(args.hints, num_blocks, block, args.ones_before[block], args.ones_before[block + 1]);
   }
 }
 
@@ -130,6 +130,19 @@ IB_MULTIVERSION void count_tiers_in(const std::uint64_t* words, std::int64_t beg
   counts[0] += (end - begin) * kBlockMarks;
 }
 
+void count_tiers(const IndexBits& args, std::int64_t num_blocks, int threads) {
+  std::fill(args.counts, args.counts + kIndexCounts, 0);
+  parallel_parts(num_blocks, kPieceBlocks, threads, [&](std::int64_t begin, std::int64_t end) {
+    std::int64_t counts[2 * kMaxTiers] = {};
+    count_tiers_in(args.words, begin, end, counts);
+    for (int i = 0; i < 2 * kMaxTiers; ++i) {
+#pragma omp atomic
+      args.counts[1 + i] += counts[i];
+    }
+  });
+  args.counts[1] -= num_blocks * kBlockMarks - args.num_marks;  // the padding
+}
+
 }  // namespace
 
 Status draw_plan(const DrawPlan& args, int threads) {
@@ -156,37 +169,22 @@ Status draw_plan(const DrawPlan& args, int threads) {
       std::copy(marks, marks + std::min<std::int64_t>(kTileSlots / 2, bytes - slot / 2), args.marks + slot / 2);
     }
   });
-  return Status::kOk;
+  return index_bits(args.index, threads);
 }
-
-std::int64_t index_bits_scratch(std::int64_t) { return 0; }
 
 // Each piece counts from zero, and leaves its ones where its first entry will be: those entries are added up, then the others.
 Status index_bits(const IndexBits& args, int threads) {
-  for_each_piece(args.num_blocks, threads, [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t blocks = num_blocks(args.num_marks);
+  for_each_piece(blocks, threads, [&](std::int64_t begin, std::int64_t end) {
     const std::int64_t ones = count_ones(args, begin, end);
     args.ones_before[begin] = ones;
   });
   std::int64_t ones = 0;
-  for (std::int64_t first = 0; first < args.num_blocks; first += kPieceBlocks)
-    ones += std::exchange(args.ones_before[first], ones);
-  args.ones_before[args.num_blocks] = ones;
-  for_each_piece(args.num_blocks, threads, [&](std::int64_t begin, std::int64_t end) { write_directory(args, begin, end); });
-  return Status::kOk;
-}
-
-Status count_tiers(const CountTiers& args, int threads) {
-  std::fill(args.counts, args.counts + 2 * kMaxTiers, 0);
-  const std::int64_t blocks = num_blocks(args.num_slots);
-  parallel_parts(blocks, kPieceBlocks, threads, [&](std::int64_t begin, std::int64_t end) {
-    std::int64_t counts[2 * kMaxTiers] = {};
-    count_tiers_in(reinterpret_cast<const std::uint64_t*>(args.marks), begin, end, counts);
-    for (int i = 0; i < 2 * kMaxTiers; ++i) {
-#pragma omp atomic
-      args.counts[i] += counts[i];
-    }
-  });
-  args.counts[0] -= blocks * kBlockMarks - args.num_slots;  // the padding
+  for (std::int64_t first = 0; first < blocks; first += kPieceBlocks) ones += std::exchange(args.ones_before[first], ones);
+  args.ones_before[blocks] = ones;
+  for_each_piece(blocks, threads, [&](std::int64_t begin, std::int64_t end) { write_directory(args, blocks, begin, end); });
+  count_tiers(args, blocks, threads);
+  args.counts[0] = ones;
   return Status::kOk;
 }
 

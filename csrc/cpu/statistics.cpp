@@ -130,7 +130,7 @@ void count_matches(const float* scores, const std::uint8_t* matches, int pass, D
   }
 }
 
-void count_tile(const CountDigits& args, const float* scores, int targets, DigitCounts* counts) {
+void count_tile(const DigitPass& args, const float* scores, int targets, DigitCounts* counts) {
   if (args.pass == 0) {
     std::uint16_t digits[kSumTile];
     first_digits(scores, digits);
@@ -174,7 +174,7 @@ Status sum_scores(const SumScores& args, int threads) {
       args.sum[i] += words[i];
     }
   });
-  return Status::kOk;
+  return args.thresholds ? mean_threshold({args.sum, args.thresholds}, threads) : Status::kOk;
 }
 
 Status mean_threshold(const MeanThreshold& args, int) {
@@ -183,29 +183,27 @@ Status mean_threshold(const MeanThreshold& args, int) {
   return Status::kOk;
 }
 
-Status count_digits(const CountDigits& args, int threads) {
-  std::fill(args.counts, args.counts + kMaxThresholds * kDigitBins, 0);
-  const int targets = args.pass == 0 ? 1 : args.num_targets;
+Status count_digits(const DigitPass& args, int threads) {
+  const bool first = args.pass == 0;
+  if (first) std::fill(args.counts, args.counts + kDigitWords, 0);
+  const int targets = first ? 1 : args.num_targets;
   parallel_parts(args.num_slots, kGrain, threads, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t grain = begin; grain < end; grain += kCountGrain) {
       DigitCounts counts[kMaxThresholds];
       for_each_tile(args.scores, grain, std::min(grain + kCountGrain, end),
                     [&](const float* tile) { count_tile(args, tile, targets, counts); });
-      const bool first = args.pass == 0;
       for (int t = 0; t < targets; ++t) {
-        counts[t].add_to(args.counts + t * kDigitBins, first ? kFirstFinite : 0, first ? kLastFinite : kDigitBins);
+        counts[t].add_to(counts_of(args, t), first ? kFirstFinite : 0, first ? kLastFinite : kDigitBins);
       }
     }
   });
-  return Status::kOk;
+  return args.alone ? narrow_quantiles(args, threads) : Status::kOk;
 }
 
-Status narrow_quantiles(const NarrowQuantiles& args, int) {
+Status narrow_quantiles(const DigitPass& args, int) {
   QuantileState& state = *args.state;
-  if (args.pass == 0) start_quantiles(state, args.counts, args.fractions, args.num_targets);
-  for (int t = 0; t < args.num_targets; ++t) {
-    narrow_one(state, t, args.counts + (args.pass == 0 ? 0 : t * kDigitBins), args.pass);
-  }
+  if (args.pass == 0) start_quantiles(state, counts_of(args, 0), args.fractions, args.num_targets);
+  for (int t = 0; t < args.num_targets; ++t) narrow_one(state, t, counts_of(args, t), args.pass);
   if (args.pass + 1 == kDigitPasses) write_thresholds(state, args.num_targets, args.thresholds);
   return Status::kOk;
 }

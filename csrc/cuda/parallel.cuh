@@ -50,6 +50,20 @@ __device__ inline void atomic_add(std::int64_t* sum, std::int64_t value) {
   atomicAdd(reinterpret_cast<unsigned long long*>(sum), static_cast<unsigned long long>(value));
 }
 
+// What other blocks of the same grid have added: from the cache that they share.
+__device__ inline std::int64_t load_shared_by_blocks(const std::int64_t* word) {
+  return static_cast<std::int64_t>(__ldcg(reinterpret_cast<const long long*>(word)));
+}
+
+// Whether this is the last block of the grid that comes here. If so, it sees what all others did to memory before. All threads
+// of a block come together. The ticket is zero before the launch, and again after it.
+__device__ inline bool is_last_block(std::int64_t* ticket) {
+  __threadfence();
+  __syncthreads();
+  const bool last = threadIdx.x == 0 && atomicInc(reinterpret_cast<unsigned*>(ticket), gridDim.x - 1) == gridDim.x - 1;
+  return __syncthreads_or(last) != 0;
+}
+
 // kQuads times four neighbouring scores, from scores[first], scores[first + stride], ...; all multiples of four. Unseen behind
 // the last slot. One test for all, so that the loads are in flight together.
 template <int kQuads>

@@ -1,13 +1,68 @@
-// Plan: one pass over the scores makes the marks; the directory makes the kept slots selectable.
-#include <cub/device/device_scan.cuh>
+// Plan: one pass over the scores makes the marks and counts them; a short one after it makes the kept slots selectable.
+#include <cub/block/block_scan.cuh>
 
 #include "parallel.cuh"
 
 namespace infobatch::cuda {
 namespace {
 
-constexpr int kRowBlock = 256;
+constexpr int kRowBlock = 256;  // threads, each with a row of marks at a time
 constexpr int kRowBlocksPerMultiprocessor = 6;
+constexpr int kTileEntries = kRowBlock * kRowSlots / kBlockMarks;  // of the directory, in a tile of kRowBlock rows
+constexpr int kEntryRows = kBlockMarks / kRowSlots;
+static_assert(2 * kEntryRows == kWarp);
+
+// ---- what is counted of marks ----
+
+// All kept marks; then those whose tier has its lower bit, its upper bit, both bits set; then the kept ones of these.
+constexpr int kTallies = 7;
+constexpr int kMostBlocks = kIndexScratch / kTallies;  // scratch is [7, kMostBlocks]
+
+struct Tally {
+  std::uint32_t of_thread[kTallies] = {};  // a thread meets fewer than 2^32 slots
+
+  __device__ void add(std::uint32_t marks) {
+    constexpr std::uint32_t mask = static_cast<std::uint32_t>(kKeptMask);
+    const std::uint32_t kept = marks & mask, low = (marks >> kTierShift) & mask, high = (marks >> (kTierShift + 1)) & mask;
+    const std::uint32_t sets[kTallies] = {kept, low, high, low & high, kept & low, kept & high, kept & low & high};
+#pragma unroll
+    for (int i = 0; i < kTallies; ++i) of_thread[i] += __popc(sets[i]);
+  }
+};
+
+// Writes how many of the marks of a tile's rows are kept, for each entry of the directory. A half of a warp has an entry's
+// rows.
+__device__ void write_ones(const IndexBits& index, std::int64_t num_entries, std::int64_t tile, std::uint32_t marks) {
+  const unsigned lane = threadIdx.x % kWarp, ones = __popc(marks & static_cast<std::uint32_t>(kKeptMask));
+  const unsigned both = __reduce_add_sync(kAllLanes, lane < kEntryRows ? ones : ones << 16);
+  const std::int64_t entry = tile * kTileEntries + threadIdx.x / kEntryRows;
+  if (lane % kEntryRows == 0 && entry < num_entries) index.ones_before[entry] = lane == 0 ? both & 0xFFFFu : both >> 16;
+}
+
+// Leaves the sums over a block in scratch.
+__device__ void write_tally(const Tally& tally, std::int64_t (&of_block)[kTallies], std::int64_t* scratch) {
+  if (threadIdx.x < kTallies) of_block[threadIdx.x] = 0;
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < kTallies; ++i) {
+    const std::int64_t of_warp = warp_sum(tally.of_thread[i]);
+    if (threadIdx.x % kWarp == 0) atomic_add(&of_block[i], of_warp);
+  }
+  __syncthreads();
+  if (threadIdx.x < kTallies) scratch[threadIdx.x * kMostBlocks + blockIdx.x] = of_block[threadIdx.x];
+}
+
+// The tiles of a block are neighbours, so that the ones before it are those of the blocks before it.
+struct Tiles {
+  std::int64_t begin, end;
+};
+
+__device__ Tiles tiles_of_block(std::int64_t num_entries) {
+  const std::int64_t tiles = ceil_div(num_entries, kTileEntries), each = ceil_div(tiles, gridDim.x);
+  return {min(blockIdx.x * each, tiles), min((blockIdx.x + 1) * each, tiles)};
+}
+
+// ---- draws ----
 
 // What a tier does to a draw, in one number: level + (0xFFFF - lane) has the whole mark in its upper half. The lane is below
 // the cutoff where this carries into bit 16, which is the kept bit; the tier stands above, out of the carry's reach.
@@ -35,19 +90,21 @@ __device__ std::uint32_t decide_row(const float (&scores)[kRowSlots], const Phil
   return marks;
 }
 
-// A thread makes a row at a time: eight scores, one Philox block, one word of marks. In sm_90 code that is 160 instructions
-// under one threshold, of which Philox takes 60 (20 wide products, 20 low ones, 20 three-way xors; the keys are made once).
-// Draws of 32 bits would take two blocks a row.
+// A thread makes a row at a time: eight scores, one Philox block, one word of marks. Draws of 32 bits would take two blocks a
+// row.
 template <bool kProtects>
 __global__ void __launch_bounds__(kRowBlock, kRowBlocksPerMultiprocessor)
-    draw_plan_kernel(DrawPlan args, std::int64_t num_rows) {
+    draw_plan_kernel(DrawPlan args, std::int64_t num_entries) {
+  __shared__ std::int64_t tally_of_block[kTallies];
   const Levels levels{
       {args.thresholds[0], args.thresholds[1], args.thresholds[2]},
       {level_of(args.cutoffs, 0), level_of(args.cutoffs, 1), level_of(args.cutoffs, 2), level_of(args.cutoffs, 3)}};
   const bool single = one_threshold(levels.threshold);
   const std::uint64_t first_row = static_cast<std::uint64_t>(args.first_slot) / kRowSlots;
-  for (std::int64_t row = thread_in_grid(); row < num_rows; row += threads_in_grid()) {
-    const std::int64_t filled = args.num_slots - row * kRowSlots;
+  const Tiles tiles = tiles_of_block(num_entries);
+  Tally tally;
+  for (std::int64_t tile = tiles.begin; tile < tiles.end; ++tile) {
+    const std::int64_t row = tile * kRowBlock + threadIdx.x, filled = args.num_slots - row * kRowSlots;
     std::uint32_t marks = 0;
     if (filled > 0) {
       float scores[kRowSlots];
@@ -57,112 +114,106 @@ __global__ void __launch_bounds__(kRowBlock, kRowBlocksPerMultiprocessor)
       if constexpr (kProtects) marks = protect_row(marks, args.protect[row]);
       if (filled < kRowSlots) marks &= (1u << (kMarkBits * filled)) - 1;
     }
-    reinterpret_cast<std::uint32_t*>(args.marks)[row] = marks;
+    if (row < num_entries * kEntryRows) reinterpret_cast<std::uint32_t*>(args.marks)[row] = marks;
+    write_ones(args.index, num_entries, tile, marks);
+    tally.add(marks);
   }
+  write_tally(tally, tally_of_block, args.index.scratch);
 }
 
-constexpr int kCountBlock = 256;
-constexpr int kLanesPerBlock = 4;  // lanes that share a block of 512 bits: two words, one load of 16 bytes, each
-static_assert(kBlockWords == 2 * kLanesPerBlock);
-
-// The number of ones of each block, and a zero behind the last, where the scan leaves the total.
-__global__ void __launch_bounds__(kCountBlock) count_ones_kernel(IndexBits args) {
-  const std::int64_t lanes = args.num_blocks * kLanesPerBlock;
-  if (thread_in_grid() == 0) args.ones_before[args.num_blocks] = 0;
-  for (std::int64_t first = thread_in_grid() - threadIdx.x; first < lanes; first += threads_in_grid()) {
-    const std::int64_t lane = first + threadIdx.x;
-    int ones = 0;
-    if (lane < lanes) {
-      const ulonglong2 pair = reinterpret_cast<const ulonglong2*>(args.words)[lane];
-      ones = kept_in_word(pair.x) + kept_in_word(pair.y);
-    }
-    for (int step = 1; step < kLanesPerBlock; step *= 2) ones += __shfl_xor_sync(kAllLanes, ones, step);
-    if (lane < lanes && lane % kLanesPerBlock == 0) args.ones_before[lane / kLanesPerBlock] = ones;
+// The same counts of marks that are there already.
+__global__ void __launch_bounds__(kRowBlock) count_marks_kernel(IndexBits args, std::int64_t num_entries) {
+  __shared__ std::int64_t tally_of_block[kTallies];
+  const Tiles tiles = tiles_of_block(num_entries);
+  Tally tally;
+  for (std::int64_t tile = tiles.begin; tile < tiles.end; ++tile) {
+    const std::int64_t row = tile * kRowBlock + threadIdx.x;
+    const std::uint32_t marks = row < num_entries * kEntryRows ? reinterpret_cast<const std::uint32_t*>(args.words)[row] : 0;
+    write_ones(args, num_entries, tile, marks);
+    tally.add(marks);
   }
+  write_tally(tally, tally_of_block, args.scratch);
 }
 
-__global__ void __launch_bounds__(kCountBlock) write_hints_kernel(IndexBits args) {
-  for (std::int64_t block = thread_in_grid(); block < args.num_blocks; block += threads_in_grid()) {
-    write_hints(args.hints, args.num_blocks, block, args.ones_before[block], args.ones_before[block + 1]);
-  }
-}
+// ---- the directory ----
 
-cudaError_t scan_ones(const IndexBits& args, std::size_t& scratch_bytes, void* stream) {
-  return cub::DeviceScan::ExclusiveSum(args.scratch, scratch_bytes, args.ones_before, args.ones_before, args.num_blocks + 1,
-                                       stream_of(stream));
-}
-
-constexpr int kTierBlock = 256;
-constexpr int kTierBlocksPerMultiprocessor = 8;
-constexpr int kTierCounts = 2 * kMaxTiers;
-
-// counts[2, 4] of the marks. Marks behind the last slot are zero: tier 0, not kept.
-__global__ void __launch_bounds__(kTierBlock) count_tiers_kernel(CountTiers args, std::int64_t num_words) {
-  __shared__ std::int64_t counts_of_block[kTierCounts];
-  if (threadIdx.x < kTierCounts) counts_of_block[threadIdx.x] = 0;
-  __syncthreads();
-
-  const std::uint64_t* words = reinterpret_cast<const std::uint64_t*>(args.marks);
-  std::uint32_t counts[kTierCounts] = {};  // a thread meets fewer than 2^32 slots
-  for (std::int64_t w = thread_in_grid(); w < num_words; w += threads_in_grid()) {
-    const std::uint64_t kept = words[w] & kKeptMask;
-    const std::uint64_t low = (words[w] >> kTierShift) & kKeptMask, high = (words[w] >> (kTierShift + 1)) & kKeptMask;
-    const std::uint64_t is_tier[kMaxTiers] = {kKeptMask & ~(low | high), low & ~high, high & ~low, low & high};
-#pragma unroll
-    for (int tier = 0; tier < kMaxTiers; ++tier) {
-      counts[tier] += popcount64(is_tier[tier]);
-      counts[kMaxTiers + tier] += popcount64(is_tier[tier] & kept);
-    }
-  }
-#pragma unroll
-  for (int i = 0; i < kTierCounts; ++i) {
-    const std::int64_t of_warp = warp_sum(counts[i]);
-    if (threadIdx.x % kWarp == 0) atomic_add(&counts_of_block[i], of_warp);
+// counts[9] from the tallies of `blocks` blocks, by a block of seven warps or more.
+__device__ void write_counts(const IndexBits& args, unsigned blocks, std::int64_t (&sums)[kTallies]) {
+  const unsigned tally = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  if (tally < kTallies) {
+    std::int64_t sum = 0;
+    for (unsigned block = lane; block < blocks; block += kWarp) sum += args.scratch[tally * kMostBlocks + block];
+    sum = warp_sum(sum);
+    if (lane == 0) sums[tally] = sum;
   }
   __syncthreads();
+  if (threadIdx.x != 0) return;
+  args.counts[0] = sums[0];
+  const std::int64_t all[2] = {args.num_marks, sums[0]};
+  for (int kept = 0; kept < 2; ++kept) {
+    const std::int64_t low = sums[1 + 3 * kept], high = sums[2 + 3 * kept], both = sums[3 + 3 * kept];
+    std::int64_t* tiers = args.counts + 1 + kept * kMaxTiers;
+    tiers[0] = all[kept] - low - high + both;
+    tiers[1] = low - both;
+    tiers[2] = high - both;
+    tiers[3] = both;
+  }
+}
 
-  if (threadIdx.x < kTierCounts) atomic_add(args.counts + threadIdx.x, counts_of_block[threadIdx.x]);
-  if (thread_in_grid() == 0) atomic_add(args.counts, args.num_slots - num_words * (64 / kMarkBits));  // less the padding
+// Launched like the kernel that counted: a block has the same tiles. ones_before holds each entry's own ones, and becomes what
+// it is called.
+__global__ void __launch_bounds__(kRowBlock) write_directory_kernel(IndexBits args, std::int64_t num_entries) {
+  using Scan = cub::BlockScan<std::int64_t, kRowBlock>;
+  __shared__ typename Scan::TempStorage scan;
+  __shared__ std::int64_t sums[kTallies];
+
+  std::int64_t some = 0, before, running;
+  for (unsigned block = threadIdx.x; block < blockIdx.x; block += kRowBlock) some += args.scratch[block];
+  Scan(scan).ExclusiveSum(some, before, running);
+  const Tiles tiles = tiles_of_block(num_entries);
+  const std::int64_t end = min(tiles.end * kTileEntries, num_entries);
+  for (std::int64_t first = tiles.begin * kTileEntries; first < end; first += kRowBlock) {
+    const std::int64_t entry = first + threadIdx.x, ones = entry < end ? args.ones_before[entry] : 0;
+    std::int64_t total;
+    __syncthreads();  // the scan's storage is free again
+    Scan(scan).ExclusiveSum(ones, before, total);
+    before += running;
+    running += total;
+    if (entry >= end) continue;
+    args.ones_before[entry] = before;
+    write_hints(args.hints, num_entries, entry, before, before + ones);
+    if (entry == num_entries - 1) args.ones_before[num_entries] = before + ones;
+  }
+  if (blockIdx.x == 0) write_counts(args, gridDim.x, sums);
+}
+
+Status clear_directory(const IndexBits& args, void* stream) {
+  const Status cleared = zero(args.ones_before, sizeof *args.ones_before, stream);
+  return cleared == Status::kOk ? zero(args.counts, kIndexCounts * sizeof *args.counts, stream) : cleared;
+}
+
+unsigned blocks_of(std::int64_t num_entries) {
+  return std::min<unsigned>(resident_blocks(ceil_div(num_entries, kTileEntries), kRowBlocksPerMultiprocessor), kMostBlocks);
 }
 
 }  // namespace
 
 Status draw_plan(const DrawPlan& args, void* stream) {
-  const std::int64_t rows = mark_bytes(args.num_slots) * 8 / (kRowSlots * kMarkBits);
-  if (rows == 0) return Status::kOk;
-  const unsigned blocks = resident_blocks(ceil_div(rows, kRowBlock), kRowBlocksPerMultiprocessor);
+  const std::int64_t entries = num_blocks(args.num_slots);
+  if (entries == 0) return clear_directory(args.index, stream);
+  const unsigned blocks = blocks_of(entries);
   const auto kernel = args.protect ? draw_plan_kernel<true> : draw_plan_kernel<false>;  // nothing is paid where none is
-  kernel<<<blocks, kRowBlock, 0, stream_of(stream)>>>(args, rows);
+  kernel<<<blocks, kRowBlock, 0, stream_of(stream)>>>(args, entries);
+  write_directory_kernel<<<blocks, kRowBlock, 0, stream_of(stream)>>>(args.index, entries);
   return launched();
-}
-
-std::int64_t index_bits_scratch(std::int64_t num_blocks) {
-  IndexBits args{};
-  args.num_blocks = num_blocks;
-  std::size_t bytes = 0;
-  return status_of(scan_ones(args, bytes, nullptr)) == Status::kOk ? static_cast<std::int64_t>(bytes) : 0;
 }
 
 Status index_bits(const IndexBits& args, void* stream) {
-  if (args.num_blocks == 0) return zero(args.ones_before, sizeof *args.ones_before, stream);
-  if (args.scratch == nullptr) return Status::kLaunchFailed;  // CUB would take it for a question about the size
-  const unsigned count_blocks = blocks_for(args.num_blocks * kLanesPerBlock, kCountBlock);
-  count_ones_kernel<<<count_blocks, kCountBlock, 0, stream_of(stream)>>>(args);
-  const Status counted = launched();
-  if (counted != Status::kOk) return counted;
-  std::size_t scratch_bytes = static_cast<std::size_t>(args.scratch_bytes);
-  const Status scanned = status_of(scan_ones(args, scratch_bytes, stream));
-  if (scanned != Status::kOk) return scanned;
-  write_hints_kernel<<<blocks_for(args.num_blocks, kCountBlock), kCountBlock, 0, stream_of(stream)>>>(args);
-  return launched();
-}
-
-Status count_tiers(const CountTiers& args, void* stream) {
-  const Status cleared = zero(args.counts, kTierCounts * sizeof *args.counts, stream);
-  const std::int64_t words = mark_bytes(args.num_slots) / 8;
-  if (cleared != Status::kOk || words == 0) return cleared;
-  const unsigned blocks = resident_blocks(ceil_div(words, kTierBlock), kTierBlocksPerMultiprocessor);
-  count_tiers_kernel<<<blocks, kTierBlock, 0, stream_of(stream)>>>(args, words);
+  const std::int64_t entries = num_blocks(args.num_marks);
+  if (entries == 0) return clear_directory(args, stream);
+  const unsigned blocks = blocks_of(entries);
+  count_marks_kernel<<<blocks, kRowBlock, 0, stream_of(stream)>>>(args, entries);
+  write_directory_kernel<<<blocks, kRowBlock, 0, stream_of(stream)>>>(args, entries);
   return launched();
 }
 

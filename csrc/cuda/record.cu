@@ -14,43 +14,77 @@ constexpr std::uint32_t kClaim = 0xFFC00000u;
 constexpr std::int64_t kMostClaims = 1 << 22;  // places that fit into the NaN's payload; larger batches go in parts, in order
 
 constexpr int kRecordBlock = 256;
-constexpr int kOneBlock = 1024;  // batches up to this size go in one block and one launch
+constexpr int kOneBlock = 1024;  // threads of a block that takes a batch alone, in one launch
+constexpr int kMostItems = 4;    // of a thread there
 
-constexpr std::int64_t kForeignSample = -1, kNoSuchSample = -2;
+constexpr std::int64_t kForeignSample = -1, kNoSuchSample = -2, kNoItem = -3;
 
-// The slot in the shard's table, or one of the two negative codes.
+// The slot in the shard's table, or a negative code.
 __device__ std::int64_t locate(const Shard& shard, std::int64_t id) {
   if (static_cast<std::uint64_t>(id) >= shard.deal.size) return kNoSuchSample;  // a negative id is beyond any size
   const std::int64_t slot = static_cast<std::int64_t>(permute(shard.deal, static_cast<std::uint64_t>(id))) - shard.first_slot;
   return slot >= 0 && slot < shard.num_slots ? slot : kForeignSample;
 }
 
+// Adds how many lanes of the warp have a fault, at once: a batch of nothing but faults would go through one address otherwise.
+__device__ bool count_fault(std::int64_t* faults, Fault fault, bool has_it) {
+  const unsigned lanes = __ballot_sync(kAllLanes, has_it);
+  const bool first = static_cast<int>(threadIdx.x % kWarp) == __ffs(lanes) - 1;
+  if (first) atomic_add(faults + fault, __popc(lanes));
+  return first;
+}
+
+// All lanes of a warp come here together.
 __device__ void count_bad(std::int64_t* faults, std::int64_t slot, std::int64_t id) {
-  atomic_add(faults + (slot == kNoSuchSample ? kOutOfRange : kForeign), 1);
-  atomicExch(reinterpret_cast<unsigned long long*>(faults + kLastBadIndex), static_cast<unsigned long long>(id));
+  const bool first = count_fault(faults, kOutOfRange, slot == kNoSuchSample);
+  if (count_fault(faults, kForeign, slot == kForeignSample) || first) {
+    atomicExch(reinterpret_cast<unsigned long long*>(faults + kLastBadIndex), static_cast<unsigned long long>(id));
+  }
 }
 
 __device__ std::uint32_t* score_word(const Record& args, std::int64_t slot) {
   return reinterpret_cast<std::uint32_t*>(args.scores + slot);
 }
 
-// Everything but the score of item i, whose slot is claimed. Returns the slot, or a negative number if nothing is to be stored.
-__device__ std::int64_t claim(const Record& args, std::int64_t i) {
-  const std::int64_t slot = locate(args.shard, args.index[i]);
-  if (slot < 0) {
-    count_bad(args.faults, slot, args.index[i]);
-    args.weights[i] = args.weight_of_bad_index;
-    return slot;
+// Everything but the scores of items first, first + stride, ..., whose slots are claimed. Leaves the slots, or a negative
+// number where nothing is to be stored. Each loop has its accesses to memory in flight together.
+template <int kItems>
+__device__ void claim(const Record& args, std::int64_t first, std::int64_t stride, std::int64_t (&slots)[kItems]) {
+  std::int64_t ids[kItems];
+  std::uint32_t scores[kItems], marks[kItems];
+#pragma unroll
+  for (int k = 0; k < kItems; ++k) {
+    const std::int64_t i = first + k * stride;
+    ids[k] = i < args.count ? args.index[i] : 0;
+    scores[k] = i < args.count ? bits_of(args.new_scores[i]) : 0;
   }
-  const int place = kMarkBits * static_cast<int>(slot % kRowSlots);
-  const std::uint32_t row = atomicOr(reinterpret_cast<std::uint32_t*>(args.marks) + slot / kRowSlots, kVisitedMark << place);
-  args.weights[i] = args.weights_of_tier[tier_of_mark((row >> place) & 0xFu)];
-  if (!is_finite_bits(bits_of(args.new_scores[i]))) {
-    atomic_add(args.faults + kNonFinite, 1);
-    return -1;
+#pragma unroll
+  for (int k = 0; k < kItems; ++k) {
+    slots[k] = first + k * stride < args.count ? locate(args.shard, ids[k]) : kNoItem;
+    count_bad(args.faults, slots[k], ids[k]);
   }
-  atomicMax(score_word(args, slot), kClaim + static_cast<std::uint32_t>(i));
-  return slot;
+#pragma unroll
+  for (int k = 0; k < kItems; ++k) {
+    if (slots[k] < 0) continue;
+    const std::uint32_t place = kMarkBits * static_cast<std::uint32_t>(slots[k] % kRowSlots);
+    marks[k] = atomicOr(reinterpret_cast<std::uint32_t*>(args.marks) + slots[k] / kRowSlots, kVisitedMark << place);
+    const std::uint32_t own = kClaim + static_cast<std::uint32_t>(first + k * stride);
+    if (is_finite_bits(scores[k])) atomicMax(score_word(args, slots[k]), own);
+  }
+#pragma unroll
+  for (int k = 0; k < kItems; ++k) {
+    const std::int64_t i = first + k * stride;
+    const bool not_finite = slots[k] >= 0 && !is_finite_bits(scores[k]);
+    count_fault(args.faults, kNonFinite, not_finite);
+    if (i >= args.count) continue;
+    float weight = args.weight_of_bad_index;
+    if (slots[k] >= 0) {
+      const std::uint32_t mark = marks[k] >> (kMarkBits * static_cast<std::uint32_t>(slots[k] % kRowSlots));
+      weight = args.weights_of_tier[tier_of_mark(mark & 0xFu)];
+    }
+    args.weights[i] = weight;
+    if (not_finite) slots[k] = kNoItem;
+  }
 }
 
 __device__ void store(const Record& args, std::int64_t i, std::int64_t slot) {
@@ -58,16 +92,20 @@ __device__ void store(const Record& args, std::int64_t i, std::int64_t slot) {
 }
 
 // The barrier stands between the last claim and the first store.
+template <int kItems>
 __global__ void __launch_bounds__(kOneBlock) record_one_block_kernel(Record args) {
-  const std::int64_t i = threadIdx.x;
-  const std::int64_t slot = i < args.count ? claim(args, i) : -1;
+  std::int64_t slots[kItems];
+  claim(args, threadIdx.x, blockDim.x, slots);
   __syncthreads();
-  if (slot >= 0) store(args, i, slot);
+#pragma unroll
+  for (int k = 0; k < kItems; ++k) {
+    if (slots[k] >= 0) store(args, threadIdx.x + static_cast<std::int64_t>(k) * blockDim.x, slots[k]);
+  }
 }
 
 __global__ void __launch_bounds__(kRecordBlock) claim_kernel(Record args) {
-  const std::int64_t i = thread_in_grid();
-  if (i < args.count) claim(args, i);
+  std::int64_t slots[1];
+  claim(args, thread_in_grid(), 0, slots);
 }
 
 // Finds the slots once more, since there is no room to keep them.
@@ -79,21 +117,23 @@ __global__ void __launch_bounds__(kRecordBlock) store_kernel(Record args) {
 }
 
 __global__ void __launch_bounds__(kRecordBlock) look_up_kernel(LookUp args) {
-  for (std::int64_t i = thread_in_grid(); i < args.count; i += threads_in_grid()) {
-    const std::int64_t slot = locate(args.shard, args.index[i]);
-    if (slot < 0) count_bad(args.faults, slot, args.index[i]);
-    args.slots[i] = slot < 0 ? -1 : slot;
-    args.found[i] = slot < 0 ? 0 : static_cast<std::uint8_t>(mark_at(args.marks, static_cast<std::uint64_t>(slot)));
-  }
+  const std::int64_t i = thread_in_grid();
+  const std::int64_t id = i < args.count ? args.index[i] : 0, slot = i < args.count ? locate(args.shard, id) : kNoItem;
+  count_bad(args.faults, slot, id);
+  if (i >= args.count) return;
+  args.slots[i] = slot < 0 ? -1 : slot;
+  args.found[i] = slot < 0 ? 0 : static_cast<std::uint8_t>(mark_at(args.marks, static_cast<std::uint64_t>(slot)));
 }
 
 }  // namespace
 
 Status record(const Record& args, void* stream) {
   if (args.count == 0) return Status::kOk;
-  if (args.count <= kOneBlock) {
-    const unsigned threads = static_cast<unsigned>(ceil_div(args.count, kWarp)) * kWarp;
-    record_one_block_kernel<<<1, threads, 0, stream_of(stream)>>>(args);
+  if (args.count <= kMostItems * kOneBlock) {
+    const bool few = args.count <= kOneBlock;
+    const unsigned threads = few ? static_cast<unsigned>(ceil_div(args.count, kWarp)) * kWarp : kOneBlock;
+    const auto kernel = few ? record_one_block_kernel<1> : record_one_block_kernel<kMostItems>;
+    kernel<<<1, threads, 0, stream_of(stream)>>>(args);
     return launched();
   }
   for (std::int64_t start = 0; start < args.count; start += kMostClaims) {

@@ -11,6 +11,26 @@ namespace {
 constexpr int kSumBlock = 256;
 constexpr int kSumBlocksPerMultiprocessor = 4;
 
+// thresholds[3] from sum[11], by a warp. Each step splits the keys that are left into 32 parts.
+__device__ void write_mean_threshold(const std::int64_t* sum, float* thresholds) {
+  std::int64_t words[kSumWords];
+  for (int i = 0; i < kSumWords; ++i) words[i] = load_shared_by_blocks(sum + i);
+  const std::uint64_t seen = static_cast<std::uint64_t>(words[kLimbs]);
+  const WideInteger total = normalise(words);
+  const std::uint32_t lane = threadIdx.x % kWarp;
+  std::uint32_t low = lowest_mean_key(), high = highest_mean_key();
+  while (low < high) {
+    const std::uint32_t step = (high - low) / kWarp + 1, last = low + step * (lane + 1) - 1;
+    const unsigned reached = __ballot_sync(kAllLanes, last >= high || reaches_mean(last, seen, total));
+    const std::uint32_t part = static_cast<std::uint32_t>(__ffs(reached)) - 1;
+    low += part * step;
+    high = min(low + step - 1, high);
+  }
+  if (lane != 0) return;
+  thresholds[0] = seen == 0 ? float_of(kMinusInfinityBits) : threshold_of_key(low);
+  thresholds[1] = thresholds[2] = float_of(kMinusInfinityBits);
+}
+
 __global__ void __launch_bounds__(kSumBlock, kSumBlocksPerMultiprocessor) sum_scores_kernel(SumScores args) {
   __shared__ Limbs limbs;
   for (int i = threadIdx.x; i < kSumWords; i += kSumBlock) limbs.words[i] = 0;
@@ -45,43 +65,75 @@ __global__ void __launch_bounds__(kSumBlock, kSumBlocksPerMultiprocessor) sum_sc
   if (lane == 0) atomic_add(&limbs.words[kLimbs], warp_seen);
   __syncthreads();
 
-  if (threadIdx.x != 0) return;
-  for (int i = 0; i < kLimbs - 1; ++i) {  // so that what a block adds to a limb is below 2^32, however many scores it had
-    limbs.words[i + 1] += limbs.words[i] >> 32;
-    limbs.words[i] &= 0xFFFFFFFFll;
+  if (threadIdx.x == 0) {
+    carry_limbs(limbs.words);  // so that what a block adds to a limb is below 2^32, however many scores it had
+    for (int i = 0; i < kSumWords; ++i) atomic_add(args.sum + i, limbs.words[i]);
   }
-  for (int i = 0; i < kSumWords; ++i) atomic_add(args.sum + i, limbs.words[i]);
+  if (args.thresholds == nullptr || !is_last_block(args.sum + kSumWords)) return;
+  if (threadIdx.x < kWarp) write_mean_threshold(args.sum, args.thresholds);
 }
 
-__global__ void mean_threshold_kernel(MeanThreshold args) {
-  args.thresholds[0] = infobatch::mean_threshold(args.sum);
-  args.thresholds[1] = args.thresholds[2] = float_of(kMinusInfinityBits);
+__global__ void __launch_bounds__(kWarp) mean_threshold_kernel(MeanThreshold args) {
+  write_mean_threshold(args.sum, args.thresholds);
 }
 
 // ---- radix selection ----
 
 constexpr int kDigitBlock = 512;
 constexpr int kDigitBlocksPerMultiprocessor = 3;
-constexpr std::int64_t kDigitTile = kDigitBlock * 4;
+constexpr int kDigitQuads = 2;  // loads of 16 bytes that a thread has in flight
+constexpr std::int64_t kDigitTile = kDigitBlock * 4 * kDigitQuads;
+constexpr int kThreadBins = kDigitBins / kDigitBlock;
 
-// Losses of a data set crowd in a few bins of the first digit, so each bin has copies side by side (in different banks) that
-// the lanes take turns in: four for one target, two for two or three, which is 48 KB at most.
-IB_HD constexpr int copies_of_bins(int targets) { return targets == 1 ? 4 : 2; }
+using DigitScan = cub::BlockScan<std::int64_t, kDigitBlock>;
 
-// Counts the digits of the warp's lanes that are in. Where all are equal, as in a table of equal scores, one lane adds for all.
-__device__ void count_digit(std::uint32_t* bins, int copies, std::uint32_t digit, bool in) {
-  const unsigned lanes_in = __ballot_sync(kAllLanes, in);
-  if (lanes_in == 0) return;
-  const int lane = threadIdx.x % kWarp, first = __ffs(lanes_in) - 1;
-  const std::uint32_t first_digit = __shfl_sync(kAllLanes, digit, first);
-  const bool equal = __all_sync(kAllLanes, !in || digit == first_digit);
-  if (equal ? lane == first : in) atomicAdd(bins + digit * copies + lane % copies, equal ? __popc(lanes_in) : 1);
+struct NarrowStorage {
+  typename DigitScan::TempStorage scan;
+  QuantileState state;
+};
+
+// start_quantiles, narrow_one and write_thresholds of the core, with a scan in place of the walk over the bins. By one block.
+__device__ void narrow(const DigitPass& args, NarrowStorage& shared) {
+  if (threadIdx.x == 0) shared.state = args.pass == 0 ? QuantileState{} : *args.state;
+
+  for (int t = 0; t < args.num_targets; ++t) {
+    const std::int64_t* counts = counts_of(args, t);
+    std::int64_t count[kThreadBins], before[kThreadBins], total;
+    for (int i = 0; i < kThreadBins; ++i) count[i] = load_shared_by_blocks(counts + threadIdx.x * kThreadBins + i);
+    DigitScan(shared.scan).ExclusiveSum(count, before, total);
+    if (args.pass == 0 && threadIdx.x == 0) {
+      shared.state.seen = total;
+      shared.state.rank[t] = quantile_rank(static_cast<std::uint64_t>(total), args.fractions[t]);
+    }
+    __syncthreads();  // the state is there, and the scan's storage free again
+    const std::int64_t rank = shared.state.rank[t];
+    __syncthreads();  // all have read what one is to change
+    for (int i = 0; i < kThreadBins; ++i) {
+      const int digit = threadIdx.x * kThreadBins + i;
+      const bool ends_behind = digit + 1 == kDigitBins || rank < before[i] + count[i];
+      if (before[i] > rank || !ends_behind) continue;  // holds for one bin
+      shared.state.rank[t] = rank - before[i];
+      shared.state.prefix[t] |= static_cast<std::int64_t>(digit) << digit_shift(args.pass);
+    }
+  }
+  __syncthreads();
+
+  if (threadIdx.x != 0) return;
+  *args.state = shared.state;
+  if (args.pass + 1 == kDigitPasses) write_thresholds(shared.state, args.num_targets, args.thresholds);
 }
 
-__global__ void __launch_bounds__(kDigitBlock) count_digits_kernel(CountDigits args, int targets) {
-  extern __shared__ std::uint32_t bins[];  // [targets, 2048, copies]; a block counts fewer than 2^32 scores
-  const int copies = copies_of_bins(targets), bins_of_target = kDigitBins * copies;
-  for (int i = threadIdx.x; i < targets * bins_of_target; i += kDigitBlock) bins[i] = 0;
+__global__ void __launch_bounds__(kDigitBlock) narrow_quantiles_kernel(DigitPass args) {
+  __shared__ NarrowStorage narrowing;
+  narrow(args, narrowing);
+}
+
+// In pass 0 the scores of a data set crowd in a few bins. An addition of one in shared memory, whose result nobody asks for,
+// takes equal bins of a warp together by itself, so nothing is done about it here.
+__global__ void __launch_bounds__(kDigitBlock) count_digits_kernel(DigitPass args, int targets) {
+  __shared__ std::uint32_t bins[kDigitCounts];  // [3, 2048]; a block counts fewer than 2^32 scores
+  __shared__ NarrowStorage narrowing;
+  for (int i = threadIdx.x; i < targets * kDigitBins; i += kDigitBlock) bins[i] = 0;
   __syncthreads();
 
   const std::uint32_t mask = prefix_mask(args.pass);
@@ -90,92 +142,55 @@ __global__ void __launch_bounds__(kDigitBlock) count_digits_kernel(CountDigits a
     if (t < targets && args.pass > 0) prefix[t] = static_cast<std::uint32_t>(args.state->prefix[t]);
   }
   for (std::int64_t tile = blockIdx.x; tile * kDigitTile < args.num_slots; tile += gridDim.x) {
-    float scores[4];
-    load_scores<1>(args.scores, tile * kDigitTile + 4 * threadIdx.x, 0, args.num_slots, scores);
-    for (int i = 0; i < 4; ++i) {
+    float scores[4 * kDigitQuads];
+    load_scores<kDigitQuads>(args.scores, tile * kDigitTile + 4 * threadIdx.x, 4 * kDigitBlock, args.num_slots, scores);
+#pragma unroll
+    for (int i = 0; i < 4 * kDigitQuads; ++i) {
       const std::uint32_t bits = bits_of(scores[i]), key = ordered_key(bits);
       for (int t = 0; t < kMaxThresholds; ++t) {
-        if (t >= targets) continue;
-        const bool in = is_finite_bits(bits) && (key & mask) == prefix[t];
-        count_digit(bins + t * bins_of_target, copies, digit_of(key, args.pass), in);
+        if (t < targets && is_finite_bits(bits) && (key & mask) == prefix[t]) {
+          atomicAdd(bins + t * kDigitBins + digit_of(key, args.pass), 1u);
+        }
       }
     }
   }
   __syncthreads();
 
+  std::int64_t* counts = counts_of(args, 0);
   for (int bin = threadIdx.x; bin < targets * kDigitBins; bin += kDigitBlock) {
-    std::int64_t count = 0;
-    for (int copy = 0; copy < copies; ++copy) count += bins[bin * copies + copy];
-    if (count > 0) atomic_add(args.counts + bin, count);
+    if (bins[bin] > 0) atomic_add(counts + bin, bins[bin]);
   }
-}
-
-constexpr int kNarrowBlock = 256;
-constexpr int kLaneBins = kDigitBins / kNarrowBlock;
-
-// start_quantiles, narrow_one and write_thresholds of the core, with a scan in place of the walk over the bins.
-__global__ void __launch_bounds__(kNarrowBlock) narrow_quantiles_kernel(NarrowQuantiles args) {
-  using Scan = cub::BlockScan<std::int64_t, kNarrowBlock>;
-  __shared__ typename Scan::TempStorage scan;
-  __shared__ QuantileState state;
-  if (threadIdx.x == 0) state = args.pass == 0 ? QuantileState{} : *args.state;
-
-  for (int t = 0; t < args.num_targets; ++t) {
-    const std::int64_t* counts = args.counts + (args.pass == 0 ? 0 : t * kDigitBins);
-    std::int64_t count[kLaneBins], before[kLaneBins], total;
-    for (int i = 0; i < kLaneBins; ++i) count[i] = counts[threadIdx.x * kLaneBins + i];
-    Scan(scan).ExclusiveSum(count, before, total);
-    if (args.pass == 0 && threadIdx.x == 0) {
-      state.seen = total;
-      state.rank[t] = quantile_rank(static_cast<std::uint64_t>(total), args.fractions[t]);
-    }
-    __syncthreads();  // the state is there, and the scan's storage free again
-    const std::int64_t rank = state.rank[t];
-    __syncthreads();  // all have read what one is to change
-    for (int i = 0; i < kLaneBins; ++i) {
-      const int digit = threadIdx.x * kLaneBins + i;
-      const bool ends_behind = digit + 1 == kDigitBins || rank < before[i] + count[i];
-      if (before[i] > rank || !ends_behind) continue;  // holds for one bin
-      state.rank[t] = rank - before[i];
-      state.prefix[t] |= static_cast<std::int64_t>(digit) << digit_shift(args.pass);
-    }
-  }
-  __syncthreads();
-
-  if (threadIdx.x != 0) return;
-  *args.state = state;
-  if (args.pass + 1 == kDigitPasses) write_thresholds(state, args.num_targets, args.thresholds);
+  if (args.alone && is_last_block(args.counts + kDigitWords - 1)) narrow(args, narrowing);
 }
 
 }  // namespace
 
 Status sum_scores(const SumScores& args, void* stream) {
-  const Status cleared = zero(args.sum, kSumWords * sizeof *args.sum, stream);
-  if (cleared != Status::kOk || args.num_slots == 0) return cleared;
-  const std::int64_t tiles = ceil_div(args.num_slots, kWarpTile * (kSumBlock / kWarp));
+  const Status cleared = zero(args.sum, (kSumWords + 1) * sizeof *args.sum, stream);
+  if (cleared != Status::kOk) return cleared;
+  const std::int64_t tiles = std::max<std::int64_t>(1, ceil_div(args.num_slots, kWarpTile * (kSumBlock / kWarp)));
   const unsigned blocks = resident_blocks(tiles, kSumBlocksPerMultiprocessor);
   sum_scores_kernel<<<blocks, kSumBlock, 0, stream_of(stream)>>>(args);
   return launched();
 }
 
 Status mean_threshold(const MeanThreshold& args, void* stream) {
-  mean_threshold_kernel<<<1, 1, 0, stream_of(stream)>>>(args);
+  mean_threshold_kernel<<<1, kWarp, 0, stream_of(stream)>>>(args);
   return launched();
 }
 
-Status count_digits(const CountDigits& args, void* stream) {
-  const Status cleared = zero(args.counts, kMaxThresholds * kDigitBins * sizeof *args.counts, stream);
-  const int targets = args.pass == 0 ? 1 : args.num_targets;
-  if (cleared != Status::kOk || args.num_slots == 0 || targets == 0) return cleared;
-  const std::int64_t tiles = ceil_div(args.num_slots, kDigitTile);
+Status count_digits(const DigitPass& args, void* stream) {
+  const bool first = args.pass == 0;
+  const Status cleared = first ? zero(args.counts, kDigitWords * sizeof *args.counts, stream) : Status::kOk;
+  if (cleared != Status::kOk) return cleared;
+  const std::int64_t tiles = std::max<std::int64_t>(1, ceil_div(args.num_slots, kDigitTile));
   const unsigned blocks = resident_blocks(tiles, kDigitBlocksPerMultiprocessor);
-  const std::size_t shared_bytes = sizeof(std::uint32_t) * targets * copies_of_bins(targets) * kDigitBins;
-  count_digits_kernel<<<blocks, kDigitBlock, shared_bytes, stream_of(stream)>>>(args, targets);
+  count_digits_kernel<<<blocks, kDigitBlock, 0, stream_of(stream)>>>(args, first ? 1 : args.num_targets);
   return launched();
 }
 
-Status narrow_quantiles(const NarrowQuantiles& args, void* stream) {
-  narrow_quantiles_kernel<<<1, kNarrowBlock, 0, stream_of(stream)>>>(args);
+Status narrow_quantiles(const DigitPass& args, void* stream) {
+  narrow_quantiles_kernel<<<1, kDigitBlock, 0, stream_of(stream)>>>(args);
   return launched();
 }
 

@@ -42,14 +42,13 @@ def _plan(ours: Ours, now: Field) -> tuple[str, int, list[Timed]]:
     thresholds = ops.mean_threshold(total)
 
     def draw() -> None:
-        ops.draw_plan(table.scores, table.first_slot, thresholds, plan.cutoffs, seed, plan.epoch, table.marks)
+        plan.directory.draw_plan(table.scores, table.first_slot, thresholds, plan.cutoffs, seed, plan.epoch)
 
     steps: dict[str, Callable[[], object]] = {
         "one read of the scores (torch.sum)": lambda: floors.read_scores(now.scores),
         "exact sum": lambda: ops.sum_scores(table.scores),
-        "draws, decisions, marks": draw,
-        "directory": plan.directory.build,
-        "counts by tier": lambda: ops.count_tiers(table.marks, table.num_slots),
+        "draws, decisions, marks, directory, counts": draw,
+        "of these, directory and counts": plan.directory.build,
     }
     return "plan, mean, a sample", now.size, [Timed(name, lambda _, step=step: step()) for name, step in steps.items()]  # type: ignore[misc]
 
