@@ -32,8 +32,8 @@ report: $(ready) ## make tables and plots from the JSON files in benchmarks/resu
 	$(bin)/python -m infobatch_fast bench --report $(wildcard benchmarks/results/bench-*.json benchmarks/results/training-*.json) \
 		--markdown benchmarks/results/tables.md --readme README.md --plots benchmarks/results
 
-gpu-check: ## on a machine with a GPU, and with torch, pybind11, cmake, ninja and pytest: build, tests, sanitizer, benchmarks
-	$(PYTHON) scripts/gpu_check.py
+gpu-check: ## on a machine with a GPU, torch, nvcc and pytest: build, comparisons, tests, speed (STAGES: see scripts/gpu_check.py)
+	$(PYTHON) scripts/gpu_check.py $(STAGES)
 
 lint: $(ready) ## check style and types
 	$(bin)/ruff check .
