@@ -5,7 +5,7 @@ import torch
 from conftest import HAS_GPU
 from syncs import host_syncs, no_host_sync
 
-from infobatch_fast import InfoBatch, QuantileTiers
+from infobatch_fast import InfoBatch, MeanThreshold, QuantileTiers
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not HAS_GPU, reason="no CUDA device, or a build without CUDA")]
 
@@ -103,14 +103,22 @@ def test_update_compiles_without_graph_breaks():
     assert torch.equal(gpu.scores(index), losses * 2)
 
 
-def test_a_bad_index_does_not_fault_the_context_and_is_named():
-    _, gpu = pair(5000)
-    index = torch.tensor([0, 5000, -1, 2**40], device="cuda")
-    gpu.update(index, torch.ones(4, device="cuda"))
-    torch.cuda.synchronize()
-    with pytest.raises(IndexError, match="3 out of range for 5000 samples"):
-        _ = gpu.stats
-    assert gpu.scores(torch.tensor([0])).item() == 1.0
+@pytest.mark.parametrize("policy", [None, MeanThreshold(momentum=0.5)])
+@pytest.mark.parametrize("batch", [5, 1000, 4000, 20_000])  # one block, several items a thread, two kernels
+def test_bad_indices_do_not_fault_the_context_and_are_named(batch, policy):
+    _, gpu = pair(5000, policy=policy)
+    index = torch.arange(batch, device="cuda") % 4999
+    good = index.unique()
+    bad = torch.tensor([5000, -1, 2**40, -(2**63), 2**63 - 1, 4999 + 2**32], device="cuda")
+    index[1::4] = bad.repeat(batch)[: len(index[1::4])]
+    good = good[torch.isin(good, index)]
+    for call in (lambda: gpu.update(index, torch.ones(batch, device="cuda")), lambda: gpu.weights(index)):
+        call()
+        torch.cuda.synchronize()
+        with pytest.raises(IndexError, match=f"index: {len(index[1::4])} out of range for 5000 samples"):
+            _ = gpu.stats
+    assert gpu.scores(good).tolist() == [1.0] * len(good)
+    assert gpu.scores().isnan().sum() == 5000 - len(good)
 
 
 def test_the_last_of_many_duplicates_wins():
