@@ -87,7 +87,9 @@ def stages(out: Path) -> dict[str, Stage]:
         return [sys.executable, *words.split(), *more]
 
     install = python("-m pip install -q --force-reinstall --no-build-isolation --no-deps --no-index .")
-    pytest = python("-m pytest -p no:cacheprovider -vv -m gpu --tb=short --continue-on-collection-errors tests", f"--junitxml={TESTS_XML}")
+    pytest = python(
+        "-m pytest -p no:cacheprovider -vv -m gpu --tb=short tests", f"--junitxml={TESTS_XML}", "--continue-on-collection-errors"
+    )
     if importlib.util.find_spec("xdist"):
         pytest += ["-n", str(min(12, os.cpu_count() or 1))]
     if importlib.util.find_spec("pytest_timeout"):
