@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
@@ -46,8 +47,9 @@ def _read_ahead(plan: Plan, start: int, size: int, stream: torch.cuda.Stream) ->
     """While a piece is used, the next one is computed and copied on a stream of its own.
 
     Training never waits for it, and the loader's main process waits for the first piece only. The plan is complete by then, as
-    the host has waited for it.
+    the host has waited for it. An iteration that is broken off waits for the piece under way: what that reads may be freed next.
     """
+    process = os.getpid()
 
     def launch(first: int) -> _Flight | None:
         if first >= plan.length:
@@ -58,9 +60,13 @@ def _read_ahead(plan: Plan, start: int, size: int, stream: torch.cuda.Stream) ->
             ids.copy_(plan.order(first, end), non_blocking=True)
             return _Flight(first, end, ids, stream.record_event())
 
-    flight = launch(start)
-    while flight is not None:
-        following = launch(flight.end)
-        flight.done.synchronize()
-        yield Chunk(flight.first, flight.end, flight.ids.numpy())
-        flight = following
+    flight = following = launch(start)
+    try:
+        while flight is not None:
+            following = launch(flight.end)
+            flight.done.synchronize()
+            yield Chunk(flight.first, flight.end, flight.ids.numpy())
+            flight = following
+    finally:
+        if following is not None and os.getpid() == process:  # a forked worker has no part in it
+            following.done.synchronize()

@@ -88,6 +88,11 @@ def empty_table(size: int, dtype: torch.dtype, device: torch.device) -> torch.Te
     return table
 
 
+def table_bytes(num_slots: int) -> int:
+    """What the scores, marks and directory of a table take."""
+    return 4 * num_slots + mark_bytes(num_slots) + (8 + 4) * (_core.num_blocks(num_slots) + 1) + 8 * _core.INDEX_SCRATCH
+
+
 def sum_scores(scores: torch.Tensor, thresholds: torch.Tensor | None = None) -> torch.Tensor:
     """Exact sum of float32 scores [n] as int64 [11]: ten limbs and the number of seen scores.
 
@@ -203,11 +208,6 @@ class BitDirectory:
             self._index,
         )
         return self._counts
-
-    def used_on(self, stream: torch.cuda.Stream) -> None:
-        """Keeps the memory from being given away while another stream still reads it."""
-        for tensor in (self.marks, self._ones_before, self._hints):
-            tensor.record_stream(stream)
 
 
 def order(epoch: EpochOrder, remaining: BitDirectory | None, start: int, stop: int, device: torch.device) -> torch.Tensor:

@@ -154,8 +154,6 @@ class Planner:
         available, remaining = kept_of_rank, None
         if restored:
             remaining = ops.BitDirectory(ops.mark_remaining(epoch_order, kept_here, table.marks))
-            if self.side_stream is not None:
-                remaining.used_on(self.side_stream)
             available = ranks.gather(remaining.build()[:1]).cpu()[:, 0]
         return Plan(
             epoch=epoch,

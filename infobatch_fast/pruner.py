@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sized
+from contextlib import AbstractContextManager
 from numbers import Integral
 from typing import Any, Literal
 
@@ -20,8 +22,8 @@ from .lengths import Lengths, expect_steps
 from .plan import Planner
 from .policy import MeanThreshold, Policy, Schedule
 from .protect import Protect, check_protect, count_bits, protect_samples
-from .sampler import InfoBatchSampler
-from .scores import ScoreTable
+from .sampler import InfoBatchSampler, Reading
+from .scores import ScoreTable, memory_for
 from .state import pack_state, unpack_state
 from .stats import EpochStats
 
@@ -60,7 +62,6 @@ class InfoBatch:
             anyway, at the next plan or at ``stats``. "sync": each ``update`` checks first, and waits for the device.
 
     Attributes:
-        sampler: The one sampler of this pruner.
         epoch: The current epoch: the number of its plan.
         num_samples: N.
 
@@ -69,6 +70,7 @@ class InfoBatch:
         ValueError: An argument is out of range; the message names it, its value and the remedy.
         IndexError: ``protect`` holds an id that is out of range.
         RuntimeError: ``device`` asks for CUDA where there is none.
+        torch.OutOfMemoryError: The device has too little memory; the message says how many bytes it takes.
 
     Example:
         >>> pruner = InfoBatch(4, num_epochs=3, delta=1.0, seed=1)
@@ -118,13 +120,26 @@ class InfoBatch:
         self._ranks = find_ranks(num_replicas, rank, process_group)
         self.device = ops.check_device(device)
 
-        self._table = self._new_table(self.num_samples)
-        if protected is not None:
-            protect_samples(self._table, protected)
-        planner = self._new_planner(self._table)
+        with self._memory_for(self.num_samples, protected is not None):
+            self._table = self._new_table(self.num_samples)
+            if protected is not None:
+                protect_samples(self._table, protected)
+            planner = self._new_planner(self._table)
         self._epochs = Epochs(planner, self.schedule) if self.lengths.is_dynamic else Flow(planner, self.schedule, self.lengths)
         self._handle, self._token = ops.register(self), torch.zeros(1, device=self.device)
-        self.sampler = InfoBatchSampler(self)
+        self._reading, self._find_sampler = Reading(), _no_sampler
+
+    @property
+    def sampler(self) -> InfoBatchSampler:
+        """The sampler of this pruner, which it keeps alive."""
+        sampler = self._find_sampler()
+        if sampler is None:
+            sampler = InfoBatchSampler(self, self._reading)
+            self._find_sampler = weakref.ref(sampler)
+        return sampler
+
+    def _memory_for(self, num_samples: int, protects: bool) -> AbstractContextManager[None]:
+        return memory_for(num_samples, self._ranks.shard(num_samples)[1], protects, self.device)
 
     def _new_table(self, num_samples: int) -> ScoreTable:
         return ScoreTable(num_samples, self.seed, self.shard == "scattered", self._ranks, self.device)
@@ -263,7 +278,7 @@ class InfoBatch:
             protect: Samples that are never pruned, beside those which are not already: ids, or a mask of all ``new_size``.
 
         Raises:
-            TypeError, IndexError: As for the constructor.
+            TypeError, IndexError, torch.OutOfMemoryError: As for the constructor.
             ValueError: ``new_size`` is below N, or is not the length of the data set.
             RuntimeError: An epoch is under way, as it always is with ``steps_per_epoch``, or the ranks do not agree. In every
                 case nothing is changed.
@@ -287,11 +302,12 @@ class InfoBatch:
                 f"end first, or leave the rest of it out by set_epoch({epochs.epoch + 1}); and call grow before anything that "
                 "needs the next plan, such as len(loader)"
             )
-        table = self._new_table(size)
-        move_scores(self._table, table, self._ranks)
-        if protected is not None:
-            protect_samples(table, protected)
-        planner = self._new_planner(table)
+        with self._memory_for(size, protected is not None or self._table.protect is not None):
+            table = self._new_table(size)
+            move_scores(self._table, table, self._ranks)
+            if protected is not None:
+                protect_samples(table, protected)
+            planner = self._new_planner(table)
         epochs.before_writing()  # what was read ahead from the old table is done before its memory is given away
         self.data_source, self.num_samples, self._table = source, size, table
         epochs.plan_with(planner)
@@ -443,6 +459,10 @@ class InfoBatch:
         if self._check_first:
             table.raise_bad_indices(table.faults.tolist())
         return slots, marks
+
+
+def _no_sampler() -> InfoBatchSampler | None:
+    return None
 
 
 def _choose_policy(policy: Policy | None, prune_ratio: float) -> Policy:

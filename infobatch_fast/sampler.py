@@ -41,16 +41,24 @@ class _Progress:
         return min(self.first + (self.elements - operator.length_hint(self.chunk)) * unit, self.end)
 
 
+@dataclass
+class Reading:
+    """Where a sampler is. The pruner has that of its own sampler, and not the sampler, which has the pruner: neither keeps the
+    other alive, and the memory of both is free as soon as nobody uses them.
+    """
+
+    resume: Place | None = None  # where the next iteration begins
+    progress: _Progress | None = None
+
+
 class _PlanSampler(DistributedSampler[Any]):
     """What both samplers share: the face of ``DistributedSampler``, which trainers leave alone, and the position in the epoch.
 
     ``DistributedSampler.__init__`` is not called: its lengths are fixed at construction, and here they follow the plan.
     """
 
-    def __init__(self, pruner: InfoBatch) -> None:
-        self._pruner, self._epochs = pruner, pruner._epochs
-        self._resume: Place | None = None  # of the next iteration
-        self._progress: _Progress | None = None
+    def __init__(self, pruner: InfoBatch, reading: Reading) -> None:
+        self._pruner, self._epochs, self._reading = pruner, pruner._epochs, reading
 
     dataset = property(lambda self: self._pruner.data_source)
     num_replicas = property(lambda self: self._pruner.num_replicas)
@@ -63,9 +71,9 @@ class _PlanSampler(DistributedSampler[Any]):
 
     def is_stale(self) -> bool:
         """Whether the newest iteration began under a plan that is not in force any more."""
-        if self._progress is None:
+        if self._reading.progress is None:
             return False
-        owner = self._progress.owner
+        owner = self._reading.progress.owner
         return not (self._epochs.is_running(owner) if isinstance(self._epochs, Flow) else self._epochs.is_current(owner))
 
     def set_epoch(self, epoch: int) -> None:
@@ -77,14 +85,15 @@ class _PlanSampler(DistributedSampler[Any]):
 
         Where epochs are of constant length or endless, ``epoch`` counts plans, and ``drawn`` all indices that came before.
         """
+        progress, resume = self._reading.progress, self._reading.resume
         if isinstance(self._epochs, Flow):
-            runs = self._progress is not None and self._epochs.is_running(self._progress.owner)
-            return self._epochs.place(self._progress.position(self._unit) if runs and self._progress else self._epochs.drawn)
+            runs = progress is not None and self._epochs.is_running(progress.owner)
+            return self._epochs.place(progress.position(self._unit) if progress and runs else self._epochs.drawn)
         position = 0
-        if self._resume is not None and self._resume.epoch == self._pruner.epoch:
-            position = self._resume.position
-        elif self._progress is not None and self._epochs.is_current(self._progress.owner):
-            position = self._progress.position(self._unit)
+        if resume is not None and resume.epoch == self._pruner.epoch:
+            position = resume.position
+        elif progress is not None and self._epochs.is_current(progress.owner):
+            position = progress.position(self._unit)
         return {"epoch": self._pruner.epoch, "position": position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -99,8 +108,8 @@ class _PlanSampler(DistributedSampler[Any]):
         if not isinstance(state, dict) or not {"epoch", "position"} <= state.keys():
             raise ValueError(f"state must be what a sampler's state_dict() returned, with epoch and position, got {state!r}")
         position, drawn = (check_int(f"state[{name!r}]", state.get(name, 0), 0) for name in ("position", "drawn"))
-        self._resume = Place(state["epoch"], position, drawn)
-        self._epochs.go_on_at(self._resume)
+        self._reading.resume = Place(state["epoch"], position, drawn)
+        self._epochs.go_on_at(self._reading.resume)
 
     _unit = 1  # indices in an element that a chunk yields
 
@@ -109,18 +118,18 @@ class _PlanSampler(DistributedSampler[Any]):
         if isinstance(self._epochs, Flow):
             yield from self._flow(self._epochs, size)
             return
-        plan, start = self._epochs.begin(self._resume)
-        self._resume = None
+        plan, start = self._epochs.begin(self._reading.resume)
+        self._reading.resume = None
         for first, end, ids in read_chunks(plan, start, size):
-            self._progress = _Progress(plan, first, end, 0, iter(()))
-            yield ids, self._progress
+            self._reading.progress = _Progress(plan, first, end, 0, iter(()))
+            yield ids, self._reading.progress
             if end < plan.length and not self._epochs.is_current(plan):
                 raise RuntimeError(
                     f"this iterator belongs to epoch {plan.epoch}, but the sampler has moved on to epoch {self._epochs.epoch}: "
                     "start a new iteration after set_epoch() or load_state_dict()"
                 )
         if self._epochs.is_current(plan):  # at the end, also where a last batch was dropped
-            self._progress = _Progress(plan, plan.length, plan.length, 0, iter(()))
+            self._reading.progress = _Progress(plan, plan.length, plan.length, 0, iter(()))
         yielded = plan.length - start
         self._epochs.end(plan, yielded - yielded % self._unit if self.drop_last else yielded)
 
@@ -135,8 +144,8 @@ class _PlanSampler(DistributedSampler[Any]):
             if not whole:
                 continue
             left -= whole
-            self._progress = _Progress(iteration, first, first + whole, 0, iter(()))
-            yield ids, self._progress
+            self._reading.progress = _Progress(iteration, first, first + whole, 0, iter(()))
+            yield ids, self._reading.progress
             if left > 0 and not flow.is_running(iteration):
                 raise RuntimeError(
                     "this iterator was followed by another one, or by load_state_dict(): take the batches of one iterator at a time"
@@ -220,7 +229,7 @@ class InfoBatchBatchSampler(_PlanSampler):
                 "sampler=pruner.sampler, batch_size=...), or Trainer(use_distributed_sampler=False)"
             )
         batch_size = sampler._pruner.lengths.check_batch_size(batch_size)
-        super().__init__(sampler._pruner)
+        super().__init__(sampler._pruner, Reading())
         self.sampler = sampler
         self.batch_size = self._unit = batch_size
         self.drop_last = drop_last

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -12,6 +14,24 @@ from .distributed import Ranks
 
 NEVER = -math.inf
 MAX_SLOTS = 2**39  # of one rank: the directory numbers blocks of 128 slots with 32 bits
+
+
+@contextmanager
+def memory_for(num_samples: int, num_slots: int, protects: bool, device: torch.device) -> Iterator[None]:
+    """Makes an error of a device that is out of memory say what the memory was for, and how much of it.
+
+    Raises:
+        torch.OutOfMemoryError: It is.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        wanted = ops.table_bytes(num_slots) + protects * -(-num_slots // ops.ROW_SLOTS)
+        part = "" if num_slots == num_samples else f", of which this rank has {num_slots}"
+        raise torch.OutOfMemoryError(
+            f"the table of {num_samples} samples{part} wants {wanted} bytes on {device}, and there are not as many; nothing was "
+            f"made or changed. Free memory there, share the samples among more ranks, or take device='cpu' ({error})"
+        ) from error
 
 
 class Thresholds(NamedTuple):

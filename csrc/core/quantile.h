@@ -17,6 +17,10 @@ IB_HD std::uint32_t digit_of(std::uint32_t key, int pass) { return (key >> digit
 // Bits of the key that earlier passes have fixed.
 IB_HD std::uint32_t prefix_mask(int pass) { return pass == 0 ? 0u : pass == 1 ? 0xFFE00000u : 0xFFFFFC00u; }
 
+// Digits of finite scores in pass 0: NaN and the infinities have bins of their own, at both ends. In later passes they share no
+// prefix with a finite score, as all bits of the exponent are in it.
+inline constexpr int kFirstFinite = 4, kEndOfFinite = 0x7FC;
+
 // What is known of each wanted order statistic after some passes: its leading key bits, and its rank among the seen scores
 // that share them.
 struct QuantileState {

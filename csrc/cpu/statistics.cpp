@@ -106,14 +106,11 @@ struct DigitCounts {
   }
 };
 
-// In the first digit NaN and the infinities have bins of their own, at both ends.
-constexpr int kFirstFinite = 4, kLastFinite = 0x7FC;
-
 IB_MULTIVERSION void first_digits(const float* scores, std::uint16_t* digits) {
   for (int i = 0; i < kSumTile; ++i) digits[i] = static_cast<std::uint16_t>(digit_of(ordered_key(bits_of(scores[i])), 0));
 }
 
-// matches[i]: score i shares the leading bits. Unseen ones never do, as all exponent bits are among those.
+// matches[i]: score i shares the leading bits.
 IB_MULTIVERSION void match_prefix(const float* scores, std::uint32_t mask, std::uint32_t prefix, std::uint8_t* matches) {
   for (int i = 0; i < kSumTile; ++i) matches[i] = (ordered_key(bits_of(scores[i])) & mask) == prefix;
 }
@@ -193,7 +190,7 @@ Status count_digits(const DigitPass& args, int threads) {
       for_each_tile(args.scores, grain, std::min(grain + kCountGrain, end),
                     [&](const float* tile) { count_tile(args, tile, targets, counts); });
       for (int t = 0; t < targets; ++t) {
-        counts[t].add_to(counts_of(args, t), first ? kFirstFinite : 0, first ? kLastFinite : kDigitBins);
+        counts[t].add_to(counts_of(args, t), first ? kFirstFinite : 0, first ? kEndOfFinite : kDigitBins);
       }
     }
   });

@@ -14,19 +14,29 @@ static_assert(2 * kEntryRows == kWarp);
 
 // ---- what is counted of marks ----
 
-// All kept marks; then those whose tier has its lower bit, its upper bit, both bits set; then the kept ones of these.
+// All kept marks; those whose tier has its lower bit, its upper bit, both bits set; the kept ones of these. Under one threshold
+// no tier has an upper bit, and nothing is counted for it.
 constexpr int kTallies = 7;
 constexpr int kMostBlocks = kIndexScratch / kTallies;  // scratch is [7, kMostBlocks]
 
+template <bool kSingle>
 struct Tally {
   std::uint32_t of_thread[kTallies] = {};  // a thread meets fewer than 2^32 slots
 
-  __device__ void add(std::uint32_t marks) {
+  // Returns how many of these marks are kept.
+  __device__ unsigned add(std::uint32_t marks) {
     constexpr std::uint32_t mask = static_cast<std::uint32_t>(kKeptMask);
     const std::uint32_t kept = marks & mask, low = (marks >> kTierShift) & mask, high = (marks >> (kTierShift + 1)) & mask;
-    const std::uint32_t sets[kTallies] = {kept, low, high, low & high, kept & low, kept & high, kept & low & high};
-#pragma unroll
-    for (int i = 0; i < kTallies; ++i) of_thread[i] += __popc(sets[i]);
+    const unsigned ones = __popc(kept);
+    of_thread[0] += ones;
+    of_thread[1] += __popc(low);
+    of_thread[4] += __popc(kept & low);
+    if (kSingle) return ones;
+    of_thread[2] += __popc(high);
+    of_thread[3] += __popc(low & high);
+    of_thread[5] += __popc(kept & high);
+    of_thread[6] += __popc(kept & low & high);
+    return ones;
   }
 };
 
@@ -39,16 +49,23 @@ __device__ void write_ones(const IndexBits& index, std::int64_t num_entries, std
   if (lane % kEntryRows == 0 && entry < num_entries) index.ones_before[entry] = lane == 0 ? both & 0xFFFFu : both >> 16;
 }
 
-// Leaves the sums over a block in scratch.
-__device__ void write_tally(const Tally& tally, std::int64_t (&of_block)[kTallies], std::int64_t* scratch) {
+// The sums over a block, in shared memory.
+template <class Count>
+__device__ void add_up(const Count (&of_thread)[kTallies], std::int64_t (&of_block)[kTallies]) {
   if (threadIdx.x < kTallies) of_block[threadIdx.x] = 0;
   __syncthreads();
 #pragma unroll
   for (int i = 0; i < kTallies; ++i) {
-    const std::int64_t of_warp = warp_sum(tally.of_thread[i]);
+    const std::int64_t of_warp = warp_sum(of_thread[i]);
     if (threadIdx.x % kWarp == 0) atomic_add(&of_block[i], of_warp);
   }
   __syncthreads();
+}
+
+// Leaves the sums over a block in scratch.
+template <bool kSingle>
+__device__ void write_tally(const Tally<kSingle>& tally, std::int64_t (&of_block)[kTallies], std::int64_t* scratch) {
+  add_up(tally.of_thread, of_block);
   if (threadIdx.x < kTallies) scratch[threadIdx.x * kMostBlocks + blockIdx.x] = of_block[threadIdx.x];
 }
 
@@ -90,19 +107,14 @@ __device__ std::uint32_t decide_row(const float (&scores)[kRowSlots], const Phil
   return marks;
 }
 
-// A thread makes a row at a time: eight scores, one Philox block, one word of marks. Draws of 32 bits would take two blocks a
-// row.
-template <bool kProtects>
-__global__ void __launch_bounds__(kRowBlock, kRowBlocksPerMultiprocessor)
-    draw_plan_kernel(DrawPlan args, std::int64_t num_entries) {
-  __shared__ std::int64_t tally_of_block[kTallies];
-  const Levels levels{
-      {args.thresholds[0], args.thresholds[1], args.thresholds[2]},
-      {level_of(args.cutoffs, 0), level_of(args.cutoffs, 1), level_of(args.cutoffs, 2), level_of(args.cutoffs, 3)}};
-  const bool single = one_threshold(levels.threshold);
+// The tiles of a block. A thread makes a row at a time: eight scores, one Philox block, one word of marks. Draws of 32 bits
+// would take two blocks a row.
+template <bool kSingle, bool kProtects>
+__device__ void draw_tiles(const DrawPlan& args, std::int64_t num_entries, const Levels& levels,
+                           std::int64_t (&tally_of_block)[kTallies]) {
   const std::uint64_t first_row = static_cast<std::uint64_t>(args.first_slot) / kRowSlots;
   const Tiles tiles = tiles_of_block(num_entries);
-  Tally tally;
+  Tally<kSingle> tally;
   for (std::int64_t tile = tiles.begin; tile < tiles.end; ++tile) {
     const std::int64_t row = tile * kRowBlock + threadIdx.x, filled = args.num_slots - row * kRowSlots;
     std::uint32_t marks = 0;
@@ -110,43 +122,50 @@ __global__ void __launch_bounds__(kRowBlock, kRowBlocksPerMultiprocessor)
       float scores[kRowSlots];
       load_scores<kRowSlots / 4>(args.scores, row * kRowSlots, 4, args.num_slots, scores);
       const PhiloxBlock block = draw(args.seed, first_row + static_cast<std::uint64_t>(row), args.epoch, Purpose::kKeep);
-      marks = single ? decide_row<1>(scores, block, levels) : decide_row<kMaxThresholds>(scores, block, levels);
+      marks = decide_row<kSingle ? 1 : kMaxThresholds>(scores, block, levels);
       if constexpr (kProtects) marks = protect_row(marks, args.protect[row]);
       if (filled < kRowSlots) marks &= (1u << (kMarkBits * filled)) - 1;
     }
     if (row < num_entries * kEntryRows) reinterpret_cast<std::uint32_t*>(args.marks)[row] = marks;
-    write_ones(args.index, num_entries, tile, marks);
-    tally.add(marks);
+    write_ones(args.index, num_entries, tile, tally.add(marks));
   }
   write_tally(tally, tally_of_block, args.index.scratch);
+}
+
+template <bool kProtects>
+__global__ void __launch_bounds__(kRowBlock, kRowBlocksPerMultiprocessor)
+    draw_plan_kernel(DrawPlan args, std::int64_t num_entries) {
+  __shared__ std::int64_t tally_of_block[kTallies];
+  const Levels levels{
+      {args.thresholds[0], args.thresholds[1], args.thresholds[2]},
+      {level_of(args.cutoffs, 0), level_of(args.cutoffs, 1), level_of(args.cutoffs, 2), level_of(args.cutoffs, 3)}};
+  if (one_threshold(levels.threshold)) draw_tiles<true, kProtects>(args, num_entries, levels, tally_of_block);
+  else draw_tiles<false, kProtects>(args, num_entries, levels, tally_of_block);
 }
 
 // The same counts of marks that are there already.
 __global__ void __launch_bounds__(kRowBlock) count_marks_kernel(IndexBits args, std::int64_t num_entries) {
   __shared__ std::int64_t tally_of_block[kTallies];
   const Tiles tiles = tiles_of_block(num_entries);
-  Tally tally;
+  Tally<false> tally;
   for (std::int64_t tile = tiles.begin; tile < tiles.end; ++tile) {
     const std::int64_t row = tile * kRowBlock + threadIdx.x;
     const std::uint32_t marks = row < num_entries * kEntryRows ? reinterpret_cast<const std::uint32_t*>(args.words)[row] : 0;
-    write_ones(args, num_entries, tile, marks);
-    tally.add(marks);
+    write_ones(args, num_entries, tile, tally.add(marks));
   }
   write_tally(tally, tally_of_block, args.scratch);
 }
 
 // ---- the directory ----
 
-// counts[9] from the tallies of `blocks` blocks, by a block of seven warps or more.
-__device__ void write_counts(const IndexBits& args, unsigned blocks, std::int64_t (&sums)[kTallies]) {
-  const unsigned tally = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  if (tally < kTallies) {
-    std::int64_t sum = 0;
-    for (unsigned block = lane; block < blocks; block += kWarp) sum += args.scratch[tally * kMostBlocks + block];
-    sum = warp_sum(sum);
-    if (lane == 0) sums[tally] = sum;
+// counts[9] from the tallies of all blocks, by one block.
+__device__ void write_counts(const IndexBits& args, std::int64_t (&sums)[kTallies]) {
+  std::int64_t of_thread[kTallies] = {};
+  for (unsigned block = threadIdx.x; block < gridDim.x; block += kRowBlock) {
+#pragma unroll
+    for (int i = 0; i < kTallies; ++i) of_thread[i] += args.scratch[i * kMostBlocks + block];
   }
-  __syncthreads();
+  add_up(of_thread, sums);
   if (threadIdx.x != 0) return;
   args.counts[0] = sums[0];
   const std::int64_t all[2] = {args.num_marks, sums[0]};
@@ -160,6 +179,8 @@ __device__ void write_counts(const IndexBits& args, unsigned blocks, std::int64_
   }
 }
 
+constexpr int kThreadEntries = 4;
+
 // Launched like the kernel that counted: a block has the same tiles. ones_before holds each entry's own ones, and becomes what
 // it is called.
 __global__ void __launch_bounds__(kRowBlock) write_directory_kernel(IndexBits args, std::int64_t num_entries) {
@@ -167,24 +188,28 @@ __global__ void __launch_bounds__(kRowBlock) write_directory_kernel(IndexBits ar
   __shared__ typename Scan::TempStorage scan;
   __shared__ std::int64_t sums[kTallies];
 
-  std::int64_t some = 0, before, running;
+  if (blockIdx.x == 0) write_counts(args, sums);
+  std::int64_t some = 0, before_some, running;
   for (unsigned block = threadIdx.x; block < blockIdx.x; block += kRowBlock) some += args.scratch[block];
-  Scan(scan).ExclusiveSum(some, before, running);
+  Scan(scan).ExclusiveSum(some, before_some, running);
   const Tiles tiles = tiles_of_block(num_entries);
   const std::int64_t end = min(tiles.end * kTileEntries, num_entries);
-  for (std::int64_t first = tiles.begin * kTileEntries; first < end; first += kRowBlock) {
-    const std::int64_t entry = first + threadIdx.x, ones = entry < end ? args.ones_before[entry] : 0;
-    std::int64_t total;
+  for (std::int64_t first = tiles.begin * kTileEntries; first < end; first += kThreadEntries * kRowBlock) {
+    const std::int64_t mine = first + kThreadEntries * threadIdx.x;
+    std::int64_t ones[kThreadEntries], before[kThreadEntries], total;
+#pragma unroll
+    for (int i = 0; i < kThreadEntries; ++i) ones[i] = mine + i < end ? args.ones_before[mine + i] : 0;
     __syncthreads();  // the scan's storage is free again
     Scan(scan).ExclusiveSum(ones, before, total);
-    before += running;
+#pragma unroll
+    for (int i = 0; i < kThreadEntries; ++i) {
+      if (mine + i >= end) continue;
+      args.ones_before[mine + i] = running + before[i];
+      write_hints(args.hints, num_entries, mine + i, running + before[i], running + before[i] + ones[i]);
+    }
     running += total;
-    if (entry >= end) continue;
-    args.ones_before[entry] = before;
-    write_hints(args.hints, num_entries, entry, before, before + ones);
-    if (entry == num_entries - 1) args.ones_before[num_entries] = before + ones;
+    if (threadIdx.x == 0 && end == num_entries) args.ones_before[num_entries] = running;
   }
-  if (blockIdx.x == 0) write_counts(args, gridDim.x, sums);
 }
 
 Status clear_directory(const IndexBits& args, void* stream) {

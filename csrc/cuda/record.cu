@@ -14,8 +14,7 @@ constexpr std::uint32_t kClaim = 0xFFC00000u;
 constexpr std::int64_t kMostClaims = 1 << 22;  // places that fit into the NaN's payload; larger batches go in parts, in order
 
 constexpr int kRecordBlock = 256;
-constexpr int kOneBlock = 1024;  // threads of a block that takes a batch alone, in one launch
-constexpr int kMostItems = 4;    // of a thread there
+constexpr int kOneBlock = 1024;  // batches up to this size go in one block and one launch
 
 constexpr std::int64_t kForeignSample = -1, kNoSuchSample = -2, kNoItem = -3;
 
@@ -46,45 +45,23 @@ __device__ std::uint32_t* score_word(const Record& args, std::int64_t slot) {
   return reinterpret_cast<std::uint32_t*>(args.scores + slot);
 }
 
-// Everything but the scores of items first, first + stride, ..., whose slots are claimed. Leaves the slots, or a negative
-// number where nothing is to be stored. Each loop has its accesses to memory in flight together.
-template <int kItems>
-__device__ void claim(const Record& args, std::int64_t first, std::int64_t stride, std::int64_t (&slots)[kItems]) {
-  std::int64_t ids[kItems];
-  std::uint32_t scores[kItems], marks[kItems];
-#pragma unroll
-  for (int k = 0; k < kItems; ++k) {
-    const std::int64_t i = first + k * stride;
-    ids[k] = i < args.count ? args.index[i] : 0;
-    scores[k] = i < args.count ? bits_of(args.new_scores[i]) : 0;
+// Everything but the score of item i, whose slot is claimed. Returns the slot, or a negative number if nothing is to be stored.
+// All lanes of a warp come here together, those behind the last item too.
+__device__ std::int64_t claim(const Record& args, std::int64_t i) {
+  const bool is_item = i < args.count;
+  const std::int64_t id = is_item ? args.index[i] : 0, slot = is_item ? locate(args.shard, id) : kNoItem;
+  count_bad(args.faults, slot, id);
+  const bool finite = slot >= 0 && is_finite_bits(bits_of(args.new_scores[i]));
+  count_fault(args.faults, kNonFinite, slot >= 0 && !finite);
+  if (slot < 0) {
+    if (is_item) args.weights[i] = args.weight_of_bad_index;
+    return slot;
   }
-#pragma unroll
-  for (int k = 0; k < kItems; ++k) {
-    slots[k] = first + k * stride < args.count ? locate(args.shard, ids[k]) : kNoItem;
-    count_bad(args.faults, slots[k], ids[k]);
-  }
-#pragma unroll
-  for (int k = 0; k < kItems; ++k) {
-    if (slots[k] < 0) continue;
-    const std::uint32_t place = kMarkBits * static_cast<std::uint32_t>(slots[k] % kRowSlots);
-    marks[k] = atomicOr(reinterpret_cast<std::uint32_t*>(args.marks) + slots[k] / kRowSlots, kVisitedMark << place);
-    const std::uint32_t own = kClaim + static_cast<std::uint32_t>(first + k * stride);
-    if (is_finite_bits(scores[k])) atomicMax(score_word(args, slots[k]), own);
-  }
-#pragma unroll
-  for (int k = 0; k < kItems; ++k) {
-    const std::int64_t i = first + k * stride;
-    const bool not_finite = slots[k] >= 0 && !is_finite_bits(scores[k]);
-    count_fault(args.faults, kNonFinite, not_finite);
-    if (i >= args.count) continue;
-    float weight = args.weight_of_bad_index;
-    if (slots[k] >= 0) {
-      const std::uint32_t mark = marks[k] >> (kMarkBits * static_cast<std::uint32_t>(slots[k] % kRowSlots));
-      weight = args.weights_of_tier[tier_of_mark(mark & 0xFu)];
-    }
-    args.weights[i] = weight;
-    if (not_finite) slots[k] = kNoItem;
-  }
+  if (finite) atomicMax(score_word(args, slot), kClaim + static_cast<std::uint32_t>(i));
+  const int place = kMarkBits * static_cast<int>(slot % kRowSlots);
+  const std::uint32_t row = atomicOr(reinterpret_cast<std::uint32_t*>(args.marks) + slot / kRowSlots, kVisitedMark << place);
+  args.weights[i] = args.weights_of_tier[tier_of_mark((row >> place) & 0xFu)];
+  return finite ? slot : kNoItem;
 }
 
 __device__ void store(const Record& args, std::int64_t i, std::int64_t slot) {
@@ -92,21 +69,13 @@ __device__ void store(const Record& args, std::int64_t i, std::int64_t slot) {
 }
 
 // The barrier stands between the last claim and the first store.
-template <int kItems>
 __global__ void __launch_bounds__(kOneBlock) record_one_block_kernel(Record args) {
-  std::int64_t slots[kItems];
-  claim(args, threadIdx.x, blockDim.x, slots);
+  const std::int64_t i = threadIdx.x, slot = claim(args, i);
   __syncthreads();
-#pragma unroll
-  for (int k = 0; k < kItems; ++k) {
-    if (slots[k] >= 0) store(args, threadIdx.x + static_cast<std::int64_t>(k) * blockDim.x, slots[k]);
-  }
+  if (slot >= 0) store(args, i, slot);
 }
 
-__global__ void __launch_bounds__(kRecordBlock) claim_kernel(Record args) {
-  std::int64_t slots[1];
-  claim(args, thread_in_grid(), 0, slots);
-}
+__global__ void __launch_bounds__(kRecordBlock) claim_kernel(Record args) { claim(args, thread_in_grid()); }
 
 // Finds the slots once more, since there is no room to keep them.
 __global__ void __launch_bounds__(kRecordBlock) store_kernel(Record args) {
@@ -129,11 +98,9 @@ __global__ void __launch_bounds__(kRecordBlock) look_up_kernel(LookUp args) {
 
 Status record(const Record& args, void* stream) {
   if (args.count == 0) return Status::kOk;
-  if (args.count <= kMostItems * kOneBlock) {
-    const bool few = args.count <= kOneBlock;
-    const unsigned threads = few ? static_cast<unsigned>(ceil_div(args.count, kWarp)) * kWarp : kOneBlock;
-    const auto kernel = few ? record_one_block_kernel<1> : record_one_block_kernel<kMostItems>;
-    kernel<<<1, threads, 0, stream_of(stream)>>>(args);
+  if (args.count <= kOneBlock) {
+    const unsigned threads = static_cast<unsigned>(ceil_div(args.count, kWarp)) * kWarp;
+    record_one_block_kernel<<<1, threads, 0, stream_of(stream)>>>(args);
     return launched();
   }
   for (std::int64_t start = 0; start < args.count; start += kMostClaims) {

@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(kWarp) mean_threshold_kernel(MeanThreshold arg
 
 constexpr int kDigitBlock = 512;
 constexpr int kDigitBlocksPerMultiprocessor = 3;
-constexpr int kDigitQuads = 2;  // loads of 16 bytes that a thread has in flight
+constexpr int kDigitQuads = 4;  // loads of 16 bytes that a thread has in flight
 constexpr std::int64_t kDigitTile = kDigitBlock * 4 * kDigitQuads;
 constexpr int kThreadBins = kDigitBins / kDigitBlock;
 
@@ -97,9 +97,10 @@ __device__ void narrow(const DigitPass& args, NarrowStorage& shared) {
   if (threadIdx.x == 0) shared.state = args.pass == 0 ? QuantileState{} : *args.state;
 
   for (int t = 0; t < args.num_targets; ++t) {
-    const std::int64_t* counts = counts_of(args, t);
-    std::int64_t count[kThreadBins], before[kThreadBins], total;
-    for (int i = 0; i < kThreadBins; ++i) count[i] = load_shared_by_blocks(counts + threadIdx.x * kThreadBins + i);
+    const int first = static_cast<int>(threadIdx.x) * kThreadBins;
+    const std::int64_t* counts = counts_of(args, t) + first;
+    std::int64_t count = 0, before, total;
+    for (int i = 0; i < kThreadBins; ++i) count += load_shared_by_blocks(counts + i);
     DigitScan(shared.scan).ExclusiveSum(count, before, total);
     if (args.pass == 0 && threadIdx.x == 0) {
       shared.state.seen = total;
@@ -108,13 +109,15 @@ __device__ void narrow(const DigitPass& args, NarrowStorage& shared) {
     __syncthreads();  // the state is there, and the scan's storage free again
     const std::int64_t rank = shared.state.rank[t];
     __syncthreads();  // all have read what one is to change
-    for (int i = 0; i < kThreadBins; ++i) {
-      const int digit = threadIdx.x * kThreadBins + i;
-      const bool ends_behind = digit + 1 == kDigitBins || rank < before[i] + count[i];
-      if (before[i] > rank || !ends_behind) continue;  // holds for one bin
-      shared.state.rank[t] = rank - before[i];
-      shared.state.prefix[t] |= static_cast<std::int64_t>(digit) << digit_shift(args.pass);
+    const bool is_last = first + kThreadBins == kDigitBins;
+    if (before > rank || (rank >= before + count && !is_last)) continue;  // one thread has the bin
+    int digit = first;
+    for (std::int64_t ones; digit + 1 < first + kThreadBins; ++digit, before += ones) {
+      ones = load_shared_by_blocks(counts + digit - first);
+      if (rank < before + ones) break;
     }
+    shared.state.rank[t] = rank - before;
+    shared.state.prefix[t] |= static_cast<std::int64_t>(digit) << digit_shift(args.pass);
   }
   __syncthreads();
 
@@ -128,36 +131,37 @@ __global__ void __launch_bounds__(kDigitBlock) narrow_quantiles_kernel(DigitPass
   narrow(args, narrowing);
 }
 
-// In pass 0 the scores of a data set crowd in a few bins. An addition of one in shared memory, whose result nobody asks for,
-// takes equal bins of a warp together by itself, so nothing is done about it here.
-__global__ void __launch_bounds__(kDigitBlock) count_digits_kernel(DigitPass args, int targets) {
-  __shared__ std::uint32_t bins[kDigitCounts];  // [3, 2048]; a block counts fewer than 2^32 scores
+// The first pass has one target, whose prefix is empty. There the scores of a data set crowd in a few bins; an addition of one
+// in shared memory, whose result nobody asks for, takes equal bins of a warp together by itself.
+template <int kTargets, bool kFirst>
+__global__ void __launch_bounds__(kDigitBlock, kDigitBlocksPerMultiprocessor) count_digits_kernel(DigitPass args) {
+  __shared__ std::uint32_t bins[kTargets * kDigitBins];  // a block counts fewer than 2^32 scores
   __shared__ NarrowStorage narrowing;
-  for (int i = threadIdx.x; i < targets * kDigitBins; i += kDigitBlock) bins[i] = 0;
+  for (int i = threadIdx.x; i < kTargets * kDigitBins; i += kDigitBlock) bins[i] = 0;
   __syncthreads();
 
   const std::uint32_t mask = prefix_mask(args.pass);
-  std::uint32_t prefix[kMaxThresholds] = {};
-  for (int t = 0; t < kMaxThresholds; ++t) {  // constant bounds, here and below, so that the prefixes stay in registers
-    if (t < targets && args.pass > 0) prefix[t] = static_cast<std::uint32_t>(args.state->prefix[t]);
-  }
+  std::uint32_t prefix[kTargets];
+#pragma unroll
+  for (int t = 0; t < kTargets; ++t) prefix[t] = kFirst ? 0 : static_cast<std::uint32_t>(args.state->prefix[t]);
   for (std::int64_t tile = blockIdx.x; tile * kDigitTile < args.num_slots; tile += gridDim.x) {
     float scores[4 * kDigitQuads];
     load_scores<kDigitQuads>(args.scores, tile * kDigitTile + 4 * threadIdx.x, 4 * kDigitBlock, args.num_slots, scores);
 #pragma unroll
     for (int i = 0; i < 4 * kDigitQuads; ++i) {
-      const std::uint32_t bits = bits_of(scores[i]), key = ordered_key(bits);
-      for (int t = 0; t < kMaxThresholds; ++t) {
-        if (t < targets && is_finite_bits(bits) && (key & mask) == prefix[t]) {
-          atomicAdd(bins + t * kDigitBins + digit_of(key, args.pass), 1u);
-        }
+      const std::uint32_t key = ordered_key(bits_of(scores[i]));
+      const int digit = digit_of(key, kFirst ? 0 : args.pass);
+#pragma unroll
+      for (int t = 0; t < kTargets; ++t) {
+        if (kFirst || (key & mask) == prefix[t]) atomicAdd(bins + t * kDigitBins + digit, 1u);
       }
     }
   }
   __syncthreads();
 
   std::int64_t* counts = counts_of(args, 0);
-  for (int bin = threadIdx.x; bin < targets * kDigitBins; bin += kDigitBlock) {
+  const int begin = kFirst ? kFirstFinite : 0, end = kFirst ? kEndOfFinite : kTargets * kDigitBins;
+  for (int bin = begin + threadIdx.x; bin < end; bin += kDigitBlock) {
     if (bins[bin] > 0) atomic_add(counts + bin, bins[bin]);
   }
   if (args.alone && is_last_block(args.counts + kDigitWords - 1)) narrow(args, narrowing);
@@ -185,7 +189,11 @@ Status count_digits(const DigitPass& args, void* stream) {
   if (cleared != Status::kOk) return cleared;
   const std::int64_t tiles = std::max<std::int64_t>(1, ceil_div(args.num_slots, kDigitTile));
   const unsigned blocks = resident_blocks(tiles, kDigitBlocksPerMultiprocessor);
-  count_digits_kernel<<<blocks, kDigitBlock, 0, stream_of(stream)>>>(args, first ? 1 : args.num_targets);
+  const auto kernel = first                   ? count_digits_kernel<1, true>
+                      : args.num_targets == 1 ? count_digits_kernel<1, false>
+                      : args.num_targets == 2 ? count_digits_kernel<2, false>
+                                              : count_digits_kernel<3, false>;
+  kernel<<<blocks, kDigitBlock, 0, stream_of(stream)>>>(args);
   return launched();
 }
 
