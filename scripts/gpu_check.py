@@ -88,7 +88,7 @@ def stages(out: Path) -> dict[str, Stage]:
 
     install = python("-m pip install -q --force-reinstall --no-build-isolation --no-deps --no-index .")
     pytest = python(
-        "-m pytest -p no:cacheprovider -vv -m gpu --tb=short tests", f"--junitxml={TESTS_XML}", "--continue-on-collection-errors"
+        "-m pytest -p no:cacheprovider -vv -m gpu --tb=short --continue-on-collection-errors --junitxml", str(TESTS_XML)
     )
     if importlib.util.find_spec("xdist"):
         pytest += ["-n", str(min(12, os.cpu_count() or 1))]
