@@ -28,7 +28,7 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = str(ROOT / "build/native/gpu")  # both backends without Python and torch
-TESTS_XML = ROOT / "build/gpu-tests.xml"
+JUNIT = ROOT / "build/gpu-tests.xml"
 TAIL, TEST_TAIL, FAILURES = 3000, 800, 30  # characters kept of a command that failed and of a test, and of how many tests
 DEVICE = """import json, torch; gpu = torch.cuda.get_device_properties(0)
 facts = {"device": gpu.name, "capability": f"{gpu.major}.{gpu.minor}", "memory_bytes": gpu.total_memory}
@@ -60,7 +60,7 @@ def outcomes(printed: dict[str, str]) -> Figures:
     lines = [re.sub(r"^\[gw\d+\] \[ *\d+%\] ", "", line) for line in lines if "::" in line and re.search(verdict, line)]
     counts = {kind: sum(kind in line for line in lines) for kind in ("PASSED", "FAILED", "ERROR", "SKIPPED")}
     errors: dict[str, str] = {}
-    for case in ElementTree.parse(TESTS_XML).iter("testcase") if TESTS_XML.exists() else []:
+    for case in ElementTree.parse(JUNIT).iter("testcase") if JUNIT.exists() else []:
         for error in [*case.findall("failure"), *case.findall("error")]:
             errors[f"{case.get('classname')}::{case.get('name')}"] = (error.text or error.get("message") or "")[-TEST_TAIL:]
     failed = list(errors) or [line for line in lines if "FAILED" in line or "ERROR" in line]
@@ -87,9 +87,7 @@ def stages(out: Path) -> dict[str, Stage]:
         return [sys.executable, *words.split(), *more]
 
     install = python("-m pip install -q --force-reinstall --no-build-isolation --no-deps --no-index .")
-    pytest = python(
-        "-m pytest -p no:cacheprovider -vv -m gpu --tb=short --continue-on-collection-errors --junitxml", str(TESTS_XML)
-    )
+    pytest = python("-m pytest -p no:cacheprovider -vv -m gpu --tb=short --continue-on-collection-errors --junitxml", str(JUNIT))
     if importlib.util.find_spec("xdist"):
         pytest += ["-n", str(min(12, os.cpu_count() or 1))]
     if importlib.util.find_spec("pytest_timeout"):
@@ -141,7 +139,7 @@ def execute(commands: dict[str, list[str]], environment: dict[str, str], deadlin
 
 def run(name: str, stage: Stage, seconds: float) -> dict[str, Any]:
     """One stage: its line is printed, and its entry of the JSON returned."""
-    TESTS_XML.unlink(missing_ok=True)
+    JUNIT.unlink(missing_ok=True)
     start, started = time.monotonic(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     # What was installed is to be tested, and not the source tree, whose package has no native module in it.
     environment = {**os.environ, "PYTHONSAFEPATH": "1", **stage.environment}
