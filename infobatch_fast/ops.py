@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 import torch
@@ -72,12 +73,20 @@ def check_device(device: torch.device | str | int | None) -> torch.device:
     return torch.device("cuda", index)
 
 
+def _slow_raw_stream(ordinal: int) -> int:
+    return int(torch.cuda.current_stream(ordinal).cuda_stream)
+
+
+# The same without an object, which would take the host two microseconds a call. Builds of torch for the CPU alone lack it.
+_raw_stream: Callable[[int], int] = getattr(torch._C, "_cuda_getCurrentRawStream", _slow_raw_stream)
+
+
 def _where(tensor: torch.Tensor) -> tuple[int, int]:
     """What the core calls device and lane: (-1, threads), or (ordinal, stream)."""
     if tensor.is_cpu:
         return -1, torch.get_num_threads()
     ordinal = tensor.device.index
-    return ordinal, torch.cuda.current_stream(ordinal).cuda_stream
+    return ordinal, _raw_stream(ordinal)
 
 
 def empty_table(size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:

@@ -40,10 +40,10 @@ struct Tally {
   }
 };
 
-// Writes how many of the marks of a tile's rows are kept, for each entry of the directory. A half of a warp has an entry's
+// Writes the kept marks of a tile for each entry of the directory; `ones` are those of a row. A half of a warp has an entry's
 // rows.
-__device__ void write_ones(const IndexBits& index, std::int64_t num_entries, std::int64_t tile, std::uint32_t marks) {
-  const unsigned lane = threadIdx.x % kWarp, ones = __popc(marks & static_cast<std::uint32_t>(kKeptMask));
+__device__ void write_ones(const IndexBits& index, std::int64_t num_entries, std::int64_t tile, unsigned ones) {
+  const unsigned lane = threadIdx.x % kWarp;
   const unsigned both = __reduce_add_sync(kAllLanes, lane < kEntryRows ? ones : ones << 16);
   const std::int64_t entry = tile * kTileEntries + threadIdx.x / kEntryRows;
   if (lane % kEntryRows == 0 && entry < num_entries) index.ones_before[entry] = lane == 0 ? both & 0xFFFFu : both >> 16;
