@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 
@@ -52,6 +54,32 @@ class Plan:
             first = max(start, own) - self.available
             pieces.append(ops.order(self.epoch_order, None, first, first + stop - max(start, own), self.device))
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces or [torch.empty(0, dtype=torch.int64, device=self.device)])
+
+
+class _Report(NamedTuple):
+    """What a rank knows when its device has drawn a plan.
+
+    Attributes:
+        seen: Seen samples of all ranks.
+        counts: As ``BitDirectory.build`` returns them.
+        faults: As in ``ScoreTable``.
+        where: Epoch and whether it is restored, where there are several ranks.
+        levels: The thresholds, descending, padded with -inf.
+    """
+
+    seen: int
+    counts: tuple[int, ...]
+    faults: tuple[int, ...]
+    where: tuple[int, ...]
+    levels: tuple[float, ...]
+
+    @classmethod
+    def of(cls, numbers: tuple[Any, ...]) -> _Report:
+        return cls(numbers[0], numbers[1:10], numbers[10:14], numbers[14:-3], numbers[-3:])
+
+    @property
+    def kept(self) -> int:
+        return self.counts[0]
 
 
 @dataclass
@@ -141,34 +169,35 @@ class Planner:
         start: float,
     ) -> Plan:
         table, ranks = self.table, self.ranks
-        of_rank, levels = self._read(counts, thresholds, epoch, restored)
-        self._check_ranks(of_rank, epoch)
-        if of_rank[ranks.rank, 10:14].any():
+        recorder = ops.Recorder(table.shard, table.scores, table.marks, table.faults, cutoffs)  # while the device works
+        reports = self._read(counts, thresholds, epoch, restored)
+        self._check_ranks(reports, epoch)
+        here = reports[ranks.rank]
+        if any(here.faults):
             table.faults.zero_()
-        kept_of_rank, totals = of_rank[:, 1], of_rank[:, 1:10].sum(0).tolist()
-        kept_here = int(kept_of_rank[ranks.rank])
-        tiers = 1 + sum(level > NEVER for level in levels)
+        totals = [sum(each) for each in zip(*(report.counts for report in reports), strict=True)]
+        tiers = 1 + sum(level > NEVER for level in here.levels)
 
         shuffle = ops.shuffle_permutation if self.shuffle else _keep_order
-        epoch_order = ops.EpochOrder(table.shard, shuffle(kept_here, self.seed, epoch, ranks.rank), self.directory.native)
-        available, remaining = kept_of_rank, None
+        epoch_order = ops.EpochOrder(table.shard, shuffle(here.kept, self.seed, epoch, ranks.rank), self.directory.native)
+        available, remaining = [report.kept for report in reports], None
         if restored:
-            remaining = ops.BitDirectory(ops.mark_remaining(epoch_order, kept_here, table.marks))
-            available = ranks.gather(remaining.build()[:1]).cpu()[:, 0]
+            remaining = ops.BitDirectory(ops.mark_remaining(epoch_order, here.kept, table.marks))
+            available = ranks.gather(remaining.build()[:1])[:, 0].tolist()
         return Plan(
             epoch=epoch,
             pruned=pruned,
             cutoffs=cutoffs,
-            thresholds=tuple(level for level in reversed(levels) if level > NEVER),
-            seen=int(of_rank[0, 0]),
+            thresholds=tuple(level for level in reversed(here.levels) if level > NEVER),
+            seen=here.seen,
             kept=totals[0],
-            available=int(available[ranks.rank]),
-            length=int(available.min() if self.drop_last else available.max()),
+            available=available[ranks.rank],
+            length=min(available) if self.drop_last else max(available),
             tier_sizes=tuple(totals[1 : 1 + tiers]),
             tier_kept=tuple(totals[5 : 5 + tiers]),
             restored=restored,
             seconds=time.perf_counter() - start,
-            recorder=ops.Recorder(table.shard, table.scores, table.marks, table.faults, cutoffs),
+            recorder=recorder,
             epoch_order=epoch_order,
             directory=self.directory,
             remaining=remaining,
@@ -176,31 +205,27 @@ class Planner:
             side_stream=self.side_stream,
         )
 
-    def _read(self, counts: torch.Tensor, thresholds: Thresholds, epoch: int, restored: bool) -> tuple[torch.Tensor, list[float]]:
-        """What the ranks have counted, and the thresholds: the one time in an epoch that the host waits for the device.
-
-        Returns:
-            int64 [ranks, 16] on the host: seen samples of all ranks, the 9 counts of marks, 4 faults, and, where there are several
-            ranks, epoch and whether it is restored. Then the three thresholds, descending.
-        """
+    def _read(self, counts: torch.Tensor, thresholds: Thresholds, epoch: int, restored: bool) -> list[_Report]:
+        """What each rank has found: the one time in an epoch that the host waits for the device."""
         parts = [thresholds.seen, counts, self.table.faults]
         if self.ranks.num_replicas > 1:
             parts += [torch.full((1,), number, dtype=torch.int64, device=counts.device) for number in (epoch, int(restored))]
-        as_bytes = torch.cat([part.view(torch.uint8) for part in (*parts, thresholds.values)])
-        host = self.ranks.gather(as_bytes).cpu()
-        end = as_bytes.numel() - thresholds.values.numel() * thresholds.values.element_size()
-        numbers = host[:, :end].reshape(-1).view(torch.int64).view(self.ranks.num_replicas, -1)
-        return numbers, host[0, end:].clone().view(torch.float32).tolist()
+        packed = torch.cat([part.view(torch.uint8) for part in (*parts, thresholds.values)])
+        rows = self.ranks.gather(packed).cpu().numpy()
+        layout = "14q3f" if self.ranks.num_replicas == 1 else "16q3f"
+        return [_Report.of(struct.unpack("<" + layout, row.tobytes())) for row in rows]
 
-    def _check_ranks(self, of_rank: torch.Tensor, epoch: int) -> None:
-        """Raises the same error on all ranks; ``of_rank`` as ``_read`` returns it."""
-        for rank, faults in enumerate(of_rank[:, 10:14].tolist()):
-            self.table.raise_bad_indices(faults, rank)
-        if self.ranks.num_replicas == 1:
+    def _check_ranks(self, reports: list[_Report], epoch: int) -> None:
+        """Raises the same error on all ranks."""
+        for rank, report in enumerate(reports):
+            self.table.raise_bad_indices(report.faults, rank)
+        if len(reports) == 1:
             return
-        epochs, restored, kept = of_rank[:, 14].tolist(), of_rank[:, 15].tolist(), of_rank[:, 1].tolist()
+        epochs, restored, kept = zip(*((*report.where, report.kept) for report in reports), strict=True)
         if len(set(epochs)) > 1:
-            raise RuntimeError(f"ranks plan different epochs, by rank {epochs}: call set_epoch with the same number on all of them")
+            raise RuntimeError(
+                f"ranks plan different epochs, by rank {list(epochs)}: call set_epoch with the same number on all of them"
+            )
         if len(set(restored)) > 1:
             going_on = [rank for rank, flag in enumerate(restored) if flag]
             raise RuntimeError(

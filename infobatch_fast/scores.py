@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -135,7 +135,7 @@ class ScoreTable:
         values[:1].fill_(value)  # by a kernel: a tensor made of a list would be copied, and the host would wait
         return Thresholds(values, seen)
 
-    def raise_bad_indices(self, faults: list[int], rank: int | None = None) -> None:
+    def raise_bad_indices(self, faults: Sequence[int], rank: int | None = None) -> None:
         """Raises what a device has counted, once: the counts of bad indices start again from zero.
 
         Args:

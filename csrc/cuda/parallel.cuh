@@ -41,6 +41,7 @@ __device__ inline std::int64_t threads_in_grid() { return static_cast<std::int64
 
 // The sum over the warp, in lane 0.
 __device__ inline std::int64_t warp_sum(std::int64_t value) {
+#pragma unroll
   for (int step = kWarp / 2; step > 0; step /= 2) value += __shfl_down_sync(kAllLanes, value, step);
   return value;
 }

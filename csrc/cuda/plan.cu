@@ -74,8 +74,8 @@ struct Tiles {
   std::int64_t begin, end;
 };
 
-__device__ Tiles tiles_of_block(std::int64_t num_entries) {
-  const std::int64_t tiles = ceil_div(num_entries, kTileEntries), each = ceil_div(tiles, gridDim.x);
+__device__ Tiles tiles_of_block(std::int64_t num_entries, unsigned blocks) {
+  const std::int64_t tiles = ceil_div(num_entries, kTileEntries), each = ceil_div(tiles, blocks);
   return {min(blockIdx.x * each, tiles), min((blockIdx.x + 1) * each, tiles)};
 }
 
@@ -113,7 +113,7 @@ template <bool kSingle, bool kProtects>
 __device__ void draw_tiles(const DrawPlan& args, std::int64_t num_entries, const Levels& levels,
                            std::int64_t (&tally_of_block)[kTallies]) {
   const std::uint64_t first_row = static_cast<std::uint64_t>(args.first_slot) / kRowSlots;
-  const Tiles tiles = tiles_of_block(num_entries);
+  const Tiles tiles = tiles_of_block(num_entries, gridDim.x);
   Tally<kSingle> tally;
   for (std::int64_t tile = tiles.begin; tile < tiles.end; ++tile) {
     const std::int64_t row = tile * kRowBlock + threadIdx.x, filled = args.num_slots - row * kRowSlots;
@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(kRowBlock, kRowBlocksPerMultiprocessor)
 // The same counts of marks that are there already.
 __global__ void __launch_bounds__(kRowBlock) count_marks_kernel(IndexBits args, std::int64_t num_entries) {
   __shared__ std::int64_t tally_of_block[kTallies];
-  const Tiles tiles = tiles_of_block(num_entries);
+  const Tiles tiles = tiles_of_block(num_entries, gridDim.x);
   Tally<false> tally;
   for (std::int64_t tile = tiles.begin; tile < tiles.end; ++tile) {
     const std::int64_t row = tile * kRowBlock + threadIdx.x;
@@ -158,10 +158,22 @@ __global__ void __launch_bounds__(kRowBlock) count_marks_kernel(IndexBits args, 
 
 // ---- the directory ----
 
-// counts[9] from the tallies of all blocks, by one block.
-__device__ void write_counts(const IndexBits& args, std::int64_t (&sums)[kTallies]) {
+// The kept marks of the blocks before this one, by all of its threads.
+__device__ std::int64_t ones_of_blocks_before(const std::int64_t* scratch, std::int64_t& sum) {
+  if (threadIdx.x == 0) sum = 0;
+  std::int64_t of_thread = 0;
+  for (unsigned block = threadIdx.x; block < blockIdx.x; block += kRowBlock) of_thread += scratch[block];
+  __syncthreads();
+  const std::int64_t of_warp = warp_sum(of_thread);
+  if (threadIdx.x % kWarp == 0) atomic_add(&sum, of_warp);
+  __syncthreads();
+  return sum;
+}
+
+// counts[9] from the tallies of `blocks` blocks, by one block.
+__device__ void write_counts(const IndexBits& args, unsigned blocks, std::int64_t (&sums)[kTallies]) {
   std::int64_t of_thread[kTallies] = {};
-  for (unsigned block = threadIdx.x; block < gridDim.x; block += kRowBlock) {
+  for (unsigned block = threadIdx.x; block < blocks; block += kRowBlock) {
 #pragma unroll
     for (int i = 0; i < kTallies; ++i) of_thread[i] += args.scratch[i * kMostBlocks + block];
   }
@@ -181,34 +193,38 @@ __device__ void write_counts(const IndexBits& args, std::int64_t (&sums)[kTallie
 
 constexpr int kThreadEntries = 4;
 
-// Launched like the kernel that counted: a block has the same tiles. ones_before holds each entry's own ones, and becomes what
-// it is called.
-__global__ void __launch_bounds__(kRowBlock) write_directory_kernel(IndexBits args, std::int64_t num_entries) {
-  using Scan = cub::BlockScan<std::int64_t, kRowBlock>;
+// Launched like the kernel that counted, so that a block has the same tiles, and with one block more, which adds up the
+// tallies. ones_before holds each entry's own ones, and becomes what it is called.
+__global__ void __launch_bounds__(kRowBlock, kRowBlocksPerMultiprocessor)
+    write_directory_kernel(IndexBits args, std::int64_t num_entries) {
+  using Scan = cub::BlockScan<unsigned, kRowBlock>;
   __shared__ typename Scan::TempStorage scan;
   __shared__ std::int64_t sums[kTallies];
+  const unsigned counting = gridDim.x - 1;
+  if (blockIdx.x == counting) {
+    write_counts(args, counting, sums);
+    return;
+  }
 
-  if (blockIdx.x == 0) write_counts(args, sums);
-  std::int64_t some = 0, before_some, running;
-  for (unsigned block = threadIdx.x; block < blockIdx.x; block += kRowBlock) some += args.scratch[block];
-  Scan(scan).ExclusiveSum(some, before_some, running);
-  const Tiles tiles = tiles_of_block(num_entries);
+  const Tiles tiles = tiles_of_block(num_entries, counting);
   const std::int64_t end = min(tiles.end * kTileEntries, num_entries);
+  std::int64_t running = ones_of_blocks_before(args.scratch, sums[0]);
   for (std::int64_t first = tiles.begin * kTileEntries; first < end; first += kThreadEntries * kRowBlock) {
     const std::int64_t mine = first + kThreadEntries * threadIdx.x;
-    std::int64_t ones[kThreadEntries], before[kThreadEntries], total;
+    unsigned ones[kThreadEntries], before[kThreadEntries], total;
 #pragma unroll
-    for (int i = 0; i < kThreadEntries; ++i) ones[i] = mine + i < end ? args.ones_before[mine + i] : 0;
-    __syncthreads();  // the scan's storage is free again
+    for (int i = 0; i < kThreadEntries; ++i) ones[i] = mine + i < end ? static_cast<unsigned>(args.ones_before[mine + i]) : 0;
     Scan(scan).ExclusiveSum(ones, before, total);
 #pragma unroll
     for (int i = 0; i < kThreadEntries; ++i) {
       if (mine + i >= end) continue;
-      args.ones_before[mine + i] = running + before[i];
-      write_hints(args.hints, num_entries, mine + i, running + before[i], running + before[i] + ones[i]);
+      const std::int64_t ones_before = running + before[i];
+      args.ones_before[mine + i] = ones_before;
+      write_hints(args.hints, num_entries, mine + i, ones_before, ones_before + ones[i]);
+      if (mine + i == num_entries - 1) args.ones_before[num_entries] = ones_before + ones[i];
     }
     running += total;
-    if (threadIdx.x == 0 && end == num_entries) args.ones_before[num_entries] = running;
+    __syncthreads();  // the scan's storage is free again
   }
 }
 
@@ -229,7 +245,7 @@ Status draw_plan(const DrawPlan& args, void* stream) {
   const unsigned blocks = blocks_of(entries);
   const auto kernel = args.protect ? draw_plan_kernel<true> : draw_plan_kernel<false>;  // nothing is paid where none is
   kernel<<<blocks, kRowBlock, 0, stream_of(stream)>>>(args, entries);
-  write_directory_kernel<<<blocks, kRowBlock, 0, stream_of(stream)>>>(args.index, entries);
+  write_directory_kernel<<<blocks + 1, kRowBlock, 0, stream_of(stream)>>>(args.index, entries);
   return launched();
 }
 
@@ -238,7 +254,7 @@ Status index_bits(const IndexBits& args, void* stream) {
   if (entries == 0) return clear_directory(args, stream);
   const unsigned blocks = blocks_of(entries);
   count_marks_kernel<<<blocks, kRowBlock, 0, stream_of(stream)>>>(args, entries);
-  write_directory_kernel<<<blocks, kRowBlock, 0, stream_of(stream)>>>(args, entries);
+  write_directory_kernel<<<blocks + 1, kRowBlock, 0, stream_of(stream)>>>(args, entries);
   return launched();
 }
 
