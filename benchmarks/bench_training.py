@@ -87,16 +87,21 @@ class Trainer:
         self.batches = iter(self.sampler.batches(self.batch))
         return self.next_batch()
 
-    def step(self) -> None:
-        index = self.next_batch()
+    def loss(self, index: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        losses = F.cross_entropy(logits.float(), self.labels[index], reduction="none" if self.prunes else "mean")
+        return self.sampler.update(index, losses) if self.prunes else losses
+
+    def train(self, index: torch.Tensor) -> None:
         x = self.images[index].to(torch.float32).div_(127.5).sub_(1.0).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             logits = self.model(x)
-            losses = F.cross_entropy(logits, self.labels[index], reduction="none" if self.prunes else "mean")
-        loss = self.sampler.update(index, losses) if self.prunes else losses
+        loss = self.loss(index, logits)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
+
+    def step(self) -> None:
+        self.train(self.next_batch())
 
 
 def wait(device: torch.device) -> None:
