@@ -1,10 +1,10 @@
 """Everything that needs a GPU, in stages that can be asked for by name: a line each, and one JSON with all of it.
 
-python scripts/gpu_check.py [--out FILE] [build native tests speed sanitizers benchmarks]
+python scripts/gpu_check.py [--out FILE] [build native tests speed sanitizers training benchmarks]
 
-Needs python3 with torch, pybind11, cmake, ninja, setuptools and pytest in it, nvcc, make, g++, and no network. All stages but the
-benchmarks end within five minutes. The JSON is written after each stage: a run that is cut off leaves what it has, and a stage that
-is run again takes the place of its old entry.
+Needs python3 with torch, pybind11, cmake, ninja, setuptools and pytest in it, nvcc, make, g++, and no network. Without names all
+stages run but the benchmarks, within five minutes. The JSON is written after each stage: a run that is cut off leaves what it has,
+and a stage that is run again takes the place of its old entry.
 """
 
 import argparse
@@ -97,13 +97,15 @@ def stages(out: Path) -> dict[str, Stage]:
     sanitizer = [shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer", "--error-exitcode", "9", "--tool"]
     tools = ("memcheck", "racecheck", "initcheck", "synccheck")
     bench = python("-m infobatch_fast bench --devices cuda --out", str(out.with_name(f"bench-{out.name}")))
+    step, beside_it = python("benchmarks/gpu_training.py"), {"PYTHONPATH": str(ROOT / "benchmarks")}
     training = python("benchmarks/bench_training.py --device cuda --out", str(out.with_name(f"training-{out.name}")))
     return {
         "build": Stage(80, {"package": install, "native program": make}, None, True, for_this_gpu),
         "native": Stage(40, {"compare": [PROGRAM, "compare"]}, last_line),
-        "tests": Stage(80, {"pytest": pytest}, outcomes, environment=few_threads),
+        "tests": Stage(130, {"pytest": pytest}, outcomes, environment=few_threads),
         "speed": Stage(70, {"native program": [PROGRAM, "speed"], "package": python("benchmarks/gpu_speed.py")}, json_lines),
-        "sanitizers": Stage(30, {tool: [*sanitizer, tool, PROGRAM, "compare", "--small"] for tool in tools}, summaries, True),
+        "sanitizers": Stage(75, {tool: [*sanitizer, tool, PROGRAM, "compare", "--small"] for tool in tools}, summaries, True),
+        "training": Stage(40, {"step": step}, json_lines, environment=beside_it),
         "benchmarks": Stage(480, {"bench": bench, "training": training}),
     }
 
@@ -175,7 +177,7 @@ def surroundings(commit: str) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stages", nargs="*", metavar="STAGE", help="by default all of them, in this order")
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help="by default all of them but the benchmarks, in this order")
     parser.add_argument("--out", type=Path, help="the JSON; by default benchmarks/results/gpu-NAME.json")
     parser.add_argument("--commit", default=os.environ.get("COMMIT"), help="what is measured, where the history is not at hand")
     parser.add_argument("--patience", type=float, default=1.0, help="all time limits are multiplied by this")
@@ -188,7 +190,7 @@ def main() -> int:
         parser.error(f"no such stage: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     out.parent.mkdir(parents=True, exist_ok=True)
     entries: dict[str, Any] = json.loads(out.read_text())["stages"] if out.exists() else {}
-    asked_for = arguments.stages or list(known)
+    asked_for = arguments.stages or [name for name in known if name != "benchmarks"]
     for name in asked_for:
         entries[name] = {"commit": around["commit"]} | run(name, known[name], arguments.patience * known[name].seconds)
         out.write_text(json.dumps(around | {"stages": entries}, indent=1) + "\n")
