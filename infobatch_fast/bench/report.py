@@ -34,7 +34,7 @@ def _section(document: Document) -> list[str]:
     text = [f"## {machine['cpu']}, {machine['cores']} cores{', ' + gpus if gpus else ''}", ""]
     text += [
         f"- command: `{document['command']}`",
-        f"- commit {document['commit']}, {document['started']}; infobatch_fast {versions['infobatch_fast']}, "
+        f"- commit {document['commit'] or 'unknown'}, {document['started']}; infobatch_fast {versions['infobatch_fast']}, "
         f"torch {versions['torch']}, NumPy {versions['numpy']}, Python {versions['python']}",
         f"- {document['threads']} threads, {machine['instructions']}, {machine['memory_bytes'] / 2**30:.0f} GiB, huge pages "
         f"{machine['huge_pages']}; load average before {document['load_before']}, after {document.get('load_after')}",

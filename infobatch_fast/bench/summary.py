@@ -69,7 +69,8 @@ def _training(run: dict[str, Any]) -> list[str]:
 
 def _source(document: Document) -> str:
     machine = document["machine"]
-    commit = document["commit"][:10] + (" with changes" if document["commit"].endswith("+changes") else "")
+    commit = document["commit"] or "unknown"  # where the package lay outside of its source tree
+    commit = commit[:10] + (" with changes" if commit.endswith("+changes") else "")
     gpus = "".join(f", {gpu['name']}" for gpu in machine["gpus"])
     return (
         f"{machine['cores']} cores of {machine['cpu']}{gpus}, {document['threads']} threads, torch "
