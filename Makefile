@@ -13,7 +13,7 @@ configure = $(bin)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(bin)/ninja -DPytho
 sanitize_tests ?= $(wildcard tests/test_algorithm.py tests/test_contract*.py tests/test_errors.py tests/test_exact_sum.py \
 	tests/test_native_functions.py tests/test_resume.py)
 
-.PHONY: help demo test bench report gpu-check lint sanitize cuda dist clean
+.PHONY: help demo test bench report gpu-check lint emulate sanitize cuda dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -39,7 +39,11 @@ lint: $(ready) ## check style and types
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
-	$(bin)/clang-format --dry-run -Werror $$(find csrc -type f ! -name '*.md')
+	$(bin)/clang-format --dry-run -Werror $$(find csrc tests/native -regex '.*\.\(h\|cpp\|cu\|cuh\)')
+
+# Needs g++ and python3 alone.
+emulate: ## check the CUDA kernels against the CPU backend without a GPU, and the checks by faults put into the kernels
+	$(MAKE) -C tests/native -j2 --output-sync=target CXX="$(CXX)" PYTHON="$(PYTHON)" emulate
 
 # The runtimes of the sanitizer and of C++ must be loaded before Python, which is linked to neither. Leaks are not looked for:
 # Python and torch keep memory until the end.
@@ -57,6 +61,7 @@ sanitize: $(ready) ## run the native code under AddressSanitizer and UBSan (Linu
 cuda: $(ready) ## compile the CUDA backend with nvcc; no GPU is needed
 	$(configure) -B build/cuda -DINFOBATCH_CUDA=ON
 	$(bin)/cmake --build build/cuda
+	$(MAKE) -C tests/native -j2 gpu GPU_ARCH=sm_90
 
 dist: $(ready) ## make the sdist, and from it a wheel, in an isolated environment without torch
 	rm -rf build/dist

@@ -20,22 +20,6 @@ void expect_same_sum(const Twin<std::int64_t>& sum) {
   report::expect("sum_scores", "limbs leave room for 2^21 ranks", has_room);
 }
 
-Thresholds check_mean(const Case& c, const Twin<float>& scores) {
-  const Twin<std::int64_t> sum("sum", kSumWords + 1), sum_alone("sum", kSumWords + 1);
-  const Twin<float> mean("thresholds", kMaxThresholds), mean_alone("thresholds", kMaxThresholds);
-  CALL_BOTH(sum_scores, c.threads, [&](Side side) { return SumScores{scores.on(side), c.num_slots(), sum.on(side), nullptr}; });
-  expect_same_sum(sum);
-  CALL_BOTH(mean_threshold, c.threads, [&](Side side) { return MeanThreshold{sum.on(side), mean.on(side)}; });
-  mean.expect_same("mean_threshold");
-
-  CALL_BOTH(sum_scores, c.threads,
-            [&](Side side) { return SumScores{scores.on(side), c.num_slots(), sum_alone.on(side), mean_alone.on(side)}; });
-  expect_same_sum(sum_alone);
-  mean_alone.expect_same("sum_scores");
-  report::expect_same("sum_scores", "thresholds in one call", mean_alone.host(), mean.host(), kMaxThresholds, sizeof(float));
-  return Thresholds(mean.host(), mean.host() + kMaxThresholds);
-}
-
 // Of quantiles, as DigitPass takes them.
 std::vector<std::uint64_t> fractions_of(int num_targets) {
   static constexpr double quantiles[kMaxThresholds][kMaxThresholds] = {{0.5}, {0.85, 0.2}, {0.999, 0.5, 0.001}};
@@ -114,8 +98,25 @@ void check_random_mean(Random& random) {
 
 }  // namespace
 
+Thresholds check_mean(const Twin<float>& scores, int threads) {
+  const std::int64_t num_slots = scores.size();
+  const Twin<std::int64_t> sum("sum", kSumWords + 1), sum_alone("sum", kSumWords + 1);
+  const Twin<float> mean("thresholds", kMaxThresholds), mean_alone("thresholds", kMaxThresholds);
+  CALL_BOTH(sum_scores, threads, [&](Side side) { return SumScores{scores.on(side), num_slots, sum.on(side), nullptr}; });
+  expect_same_sum(sum);
+  CALL_BOTH(mean_threshold, threads, [&](Side side) { return MeanThreshold{sum.on(side), mean.on(side)}; });
+  mean.expect_same("mean_threshold");
+
+  CALL_BOTH(sum_scores, threads,
+            [&](Side side) { return SumScores{scores.on(side), num_slots, sum_alone.on(side), mean_alone.on(side)}; });
+  expect_same_sum(sum_alone);
+  mean_alone.expect_same("sum_scores");
+  report::expect_same("sum_scores", "thresholds in one call", mean_alone.host(), mean.host(), kMaxThresholds, sizeof(float));
+  return Thresholds(mean.host(), mean.host() + kMaxThresholds);
+}
+
 std::vector<Thresholds> check_statistics(const Case& c, const Twin<float>& scores) {
-  std::vector<Thresholds> found{check_mean(c, scores)};
+  std::vector<Thresholds> found{check_mean(scores, c.threads)};
   for (int num_targets = 1; num_targets <= kMaxThresholds; ++num_targets) {
     found.push_back(check_quantiles(c, scores, num_targets, false));
     const Thresholds alone = check_quantiles(c, scores, num_targets, true);
@@ -125,13 +126,11 @@ std::vector<Thresholds> check_statistics(const Case& c, const Twin<float>& score
   return found;
 }
 
-void check_random_statistics() {
+void check_random_statistics(int rounds) {
   Random random(17);
-  for (int round = 0; round < 200; ++round) {
+  for (int round = 0; round < rounds; ++round) {
     report::set_case("random histogram " + std::to_string(round));
     for (int pass = 0; pass < kDigitPasses; ++pass) check_random_narrowing(pass, round, random);
-  }
-  for (int round = 0; round < 300; ++round) {
     report::set_case("random sum " + std::to_string(round));
     check_random_mean(random);
   }

@@ -32,14 +32,11 @@ struct MarkedTable {
   }
   std::int64_t num_kept() const { return ones_before.host()[infobatch::num_blocks(num_marks)]; }
 
-  void expect_same(const char* function) const {
-    marks.expect_same(function);
-    expect_same_directory(function);
-  }
-  void expect_same_directory(const char* function) const {
-    ones_before.expect_same(function);
-    if (num_marks > 0) hints.expect_same(function, (num_kept() + infobatch::kHintStride - 1) / infobatch::kHintStride + 1);
-    counts.expect_same(function);
+  // Whoever goes by a directory that is not sound leaves its arrays.
+  bool expect_same_directory(const char* function) const {
+    const std::int64_t num_hints = num_marks == 0 ? 0 : (num_kept() + infobatch::kHintStride - 1) / infobatch::kHintStride + 1;
+    const bool same_counts = counts.expect_same(function), same_hints = hints.expect_same(function, num_hints);
+    return ones_before.expect_same(function) && same_counts && same_hints;
   }
 
  private:
@@ -48,13 +45,17 @@ struct MarkedTable {
   }
 };
 
-// Sums and quantiles. Returns the thresholds that were found.
+// The sum and its mean. Returns the thresholds.
+Thresholds check_mean(const Twin<float>& scores, int threads);
+// That and quantiles. Returns all thresholds that were found.
 std::vector<Thresholds> check_statistics(const Case&, const Twin<float>& scores);
 // Sums that runs could have, and histograms of several ranks, at random.
-void check_random_statistics();
+void check_random_statistics(int rounds);
 
 // Plans under these thresholds and some others, and all that follows from each.
 void check_plans(const Case&, const Twin<float>& scores, std::vector<Thresholds>);
+// A table of which each thread has a lot, and whose second half fills the accumulators that the first has made a kernel choose.
+void check_long_table(std::int64_t num_slots, int threads);
 
 // Records a batch of `count` and looks it up again. The marks come from a plan; those of the batch are visited then.
 void check_record(const Case&, const Twin<float>& scores, const Twin<std::uint8_t>& marks, std::int64_t count, bool duplicates,

@@ -19,12 +19,8 @@ void check_table(const Extent& extent, std::int64_t num_slots, Kind kind, Place 
   const bool large = num_slots > kLarge;
   const int parts[] = {1, 2, 3, extent.threads};
   const int threads = std::min(extent.threads, parts[(seed + static_cast<std::uint64_t>(place)) % 4]);
-  const Case c{make_shard(place, num_slots, seed),
-               kind,
-               seed,
-               large ? extent.threads : threads,
-               large ? std::max(extent.every, 5) : extent.every,
-               large};
+  const Case c{make_shard(place, num_slots, seed),      kind, seed, large ? extent.threads : threads,
+               large ? 2 * extent.every : extent.every, large};
   report::set_case(std::string(name_of(kind)) + ", n = " + std::to_string(num_slots) + ", place " +
                    std::to_string(static_cast<int>(place)) + ", seed " + std::to_string(extent.seed));
   device::vary(seed * kNumPlaces + static_cast<std::uint64_t>(place), num_slots);
@@ -33,12 +29,12 @@ void check_table(const Extent& extent, std::int64_t num_slots, Kind kind, Place 
   check_plans(c, scores, check_statistics(c, scores));
 }
 
-// Large tables take turns, as what differs between them is the kernels' work on many blocks.
+// Whether this table stands in this place too. Large ones take turns, as what differs between places is the arithmetic of a
+// slot.
 bool takes_part(const Extent& extent, std::int64_t num_slots, int kind, int place) {
   if (num_slots > kHuge) return place == 0;
-  if (!extent.every_place)
-    return (static_cast<std::uint64_t>(place + kind) + extent.seed + static_cast<std::uint64_t>(num_slots)) % kNumPlaces == 0;
-  return num_slots <= kLarge || place == 0 || (static_cast<std::uint64_t>(place + kind) + extent.seed) % 4 == 0;
+  if (num_slots <= kLarge && extent.every_place) return true;
+  return (static_cast<std::uint64_t>(num_slots + place + kind) + extent.seed) % kNumPlaces == 0;
 }
 
 }  // namespace
@@ -47,7 +43,7 @@ bool compare(const Extent& extent) {
   const Clock::time_point begin = Clock::now();
   device::vary(extent.seed, 0);
   check_empty(extent.threads);
-  check_random_statistics();
+  check_random_statistics(extent.random_rounds);
   for (const std::int64_t num_slots : kSizes) {
     if (num_slots < extent.smallest || num_slots > extent.largest) continue;
     for (int kind = 0; kind < kNumKinds; ++kind) {
@@ -63,9 +59,12 @@ bool compare(const Extent& extent) {
   if (extent.large_records) {
     constexpr std::int64_t claims = std::int64_t{1} << 22;  // of a launch
     device::vary(extent.seed, claims);
-    check_large_record(claims + 5000, 1 << 20, extent.threads);
     check_large_record(claims + 70000, 37, extent.threads);
     check_large_record(2 * claims + 1, 100003, extent.threads);
+  }
+  if (extent.long_table > 0) {
+    device::vary(extent.seed, extent.long_table);
+    check_long_table(extent.long_table, extent.threads);
   }
   return report::summary();
 }

@@ -13,7 +13,8 @@ int main(int argc, char** argv) {
   if (std::strcmp(command, "compare") == 0 && (argc == 2 || std::strcmp(option, "--small") == 0)) {
     const bool is_small = argc > 2;  // for compute-sanitizer, under which a kernel takes 10 to 50 times as long
     Extent extent;
-    if (is_small) extent = {1, 5001, 16, 1, 1, false, false};
+    extent.long_table = 150000000;
+    if (is_small) extent = {1, 5001, 16, 1, 1, false, 20, false, 0};
     extent.threads = static_cast<int>(std::thread::hardware_concurrency());
     device::start(is_small);
     return compare(extent) ? 0 : 1;

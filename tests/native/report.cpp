@@ -27,6 +27,11 @@ void print_item(const char* side, const void* item, std::size_t bytes) {
   std::printf(", %s %0*llx", side, static_cast<int>(2 * std::min(bytes, sizeof bits)), bits);
 }
 
+void count(const char* function) {
+  ++tally_of[function].comparisons;
+  if (stops && device::faults() > 0) std::exit(1);
+}
+
 // Whether this failure is one to be printed.
 bool fails(const char* function) { return ++tally_of[function].failures <= kPrinted; }
 
@@ -45,27 +50,29 @@ const char* case_name() { return current_case.c_str(); }
 void stop_at_first_failure() { stops = true; }
 
 void expect(const char* function, const char* what, bool holds) {
-  ++tally_of[function].comparisons;
+  count(function);
   if (holds || !fails(function)) return;
   std::printf("FAILED %s: %s", function, what);
   end_failure();
 }
 
-void expect_same(const char* function, const char* what, const void* of_cuda, const void* of_cpu, std::size_t count,
+bool expect_same(const char* function, const char* what, const void* of_cuda, const void* of_cpu, std::size_t num_items,
                  std::size_t item_bytes) {
-  ++tally_of[function].comparisons;
-  if (count == 0 || std::memcmp(of_cuda, of_cpu, count * item_bytes) == 0 || !fails(function)) return;
+  count(function);
+  if (num_items == 0 || std::memcmp(of_cuda, of_cpu, num_items * item_bytes) == 0) return true;
+  if (!fails(function)) return false;
   const char *cuda = static_cast<const char*>(of_cuda), *cpu = static_cast<const char*>(of_cpu);
-  std::size_t differing = 0, first = count;
-  for (std::size_t i = 0; i < count; ++i) {
+  std::size_t differing = 0, first = num_items;
+  for (std::size_t i = 0; i < num_items; ++i) {
     if (std::memcmp(cuda + i * item_bytes, cpu + i * item_bytes, item_bytes) == 0) continue;
     first = std::min(first, i);
     ++differing;
   }
-  std::printf("DIFFERENT %s: %zu of %zu %s, the first at %zu", function, differing, count, what, first);
+  std::printf("DIFFERENT %s: %zu of %zu %s, the first at %zu", function, differing, num_items, what, first);
   print_item("cuda", cuda + first * item_bytes, item_bytes);
   print_item("cpu", cpu + first * item_bytes, item_bytes);
   end_failure();
+  return false;
 }
 
 bool summary() {

@@ -11,7 +11,8 @@ void set_case(const std::string& name);
 const char* case_name();
 
 void expect(const char* function, const char* what, bool holds);
-void expect_same(const char* function, const char* what, const void* of_cuda, const void* of_cpu, std::size_t count,
+// Returns whether all items are the same.
+bool expect_same(const char* function, const char* what, const void* of_cuda, const void* of_cpu, std::size_t num_items,
                  std::size_t item_bytes);
 
 // One failure is enough for whoever plants faults.

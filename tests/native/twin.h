@@ -42,9 +42,9 @@ class Twin {
     return copy;
   }
 
-  void expect_same(const char* function) const { expect_same(function, size()); }
-  void expect_same(const char* function, std::int64_t count) const {
-    report::expect_same(function, name_, from_device().data(), host_, static_cast<std::size_t>(count), sizeof(T));
+  bool expect_same(const char* function) const { return expect_same(function, size()); }
+  bool expect_same(const char* function, std::int64_t count) const {
+    return report::expect_same(function, name_, from_device().data(), host_, static_cast<std::size_t>(count), sizeof(T));
   }
 
  private:
