@@ -31,6 +31,8 @@ bench: $(ready) ## measure the speed: all operations, and a training step (BENCH
 report: $(ready) ## make tables and plots from the JSON files in benchmarks/results
 	$(bin)/python -m infobatch_fast bench --report $(wildcard benchmarks/results/bench-*.json benchmarks/results/training-*.json) \
 		--markdown benchmarks/results/tables.md --readme README.md --plots benchmarks/results
+	$(bin)/python benchmarks/gpu_tables.py $(wildcard benchmarks/results/gpu-*.json) \
+		--markdown benchmarks/results/gpu.md --readme README.md
 
 gpu-check: ## on a machine with a GPU, torch, nvcc and pytest: build, comparisons, tests, speed (STAGES: see scripts/gpu_check.py)
 	$(PYTHON) scripts/gpu_check.py $(STAGES)

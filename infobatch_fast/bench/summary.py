@@ -12,7 +12,6 @@ from .report import Document, ratio_cell, size_name, table_head, table_line, tim
 
 OPERATIONS = ("plan, mean", "order, batches of 256", "epoch, one by one", "update, B = 1024", "update, B = 4096")
 SIZES = (10**6, 10**8, 10**9)
-BLOCK = re.compile(r"(<!-- speed:begin -->\n).*?(<!-- speed:end -->)", re.DOTALL)
 
 
 def insert(documents: Sequence[Document], path: Path) -> None:
@@ -21,10 +20,20 @@ def insert(documents: Sequence[Document], path: Path) -> None:
     Raises:
         ValueError: The marks are not there.
     """
-    text, found = path.read_text(), "\n".join(_lines(documents))
-    if not BLOCK.search(text):
-        raise ValueError(f"{path} has no part between <!-- speed:begin --> and <!-- speed:end -->: add these two lines")
-    path.write_text(BLOCK.sub(lambda match: match[1] + found + "\n" + match[2], text))
+    fill(path, "speed", _lines(documents))
+
+
+def fill(path: Path, part: str, lines: Sequence[str]) -> None:
+    """Puts ``lines`` between the two marks for ``part`` in ``path``.
+
+    Raises:
+        ValueError: The marks are not there.
+    """
+    begin, end = f"<!-- {part}:begin -->", f"<!-- {part}:end -->"
+    block, text = re.compile(f"({begin}\n).*?({end})", re.DOTALL), path.read_text()
+    if not block.search(text):
+        raise ValueError(f"{path} has no part between {begin} and {end}: add these two lines")
+    path.write_text(block.sub(lambda match: match[1] + "\n".join([*lines, match[2]]), text))
 
 
 def _lines(documents: Sequence[Document]) -> list[str]:
