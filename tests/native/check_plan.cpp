@@ -45,16 +45,16 @@ bool check_draw(const Case& c, const Twin<float>& scores, const Thresholds& want
                 int variant, const MarkedTable& plan) {
   const Twin<float> thresholds("thresholds", wanted);
   CALL_BOTH(draw_plan, c.threads, [&](Side side) {
-    return DrawPlan{scores.on(side),
-                    c.shard.first_slot,
-                    c.num_slots(),
-                    thresholds.on(side),
-                    cutoffs_of(variant),
-                    c.seed * 77 + static_cast<std::uint64_t>(variant),
-                    static_cast<std::uint32_t>(variant) * 1000003u,
-                    protect ? protect->on(side) : nullptr,
-                    plan.marks.on(side),
-                    plan.index(side)};
+    return DrawPlan{.scores = scores.on(side),
+                    .first_slot = c.shard.first_slot,
+                    .num_slots = c.num_slots(),
+                    .thresholds = thresholds.on(side),
+                    .cutoffs = cutoffs_of(variant),
+                    .seed = c.seed * 77 + static_cast<std::uint64_t>(variant),
+                    .epoch = static_cast<std::uint32_t>(variant) * 1000003u,
+                    .protect = protect ? protect->on(side) : nullptr,
+                    .marks = plan.marks.on(side),
+                    .index = plan.index(side)};
   });
   const bool same_marks = plan.marks.expect_same("draw_plan");
   return plan.expect_same_directory("draw_plan") && same_marks;

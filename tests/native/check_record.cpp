@@ -72,7 +72,7 @@ Batch make_batch(const Shard& shard, std::int64_t count, bool duplicates, Random
 void expect_faults(const char* function, const Twin<std::int64_t>& faults, const std::set<std::int64_t>& bad,
                    std::int64_t named_before) {
   faults.expect_same(function, kLastBadIndex);
-  const std::int64_t named[] = {faults.host()[kLastBadIndex], faults.from_device()[kLastBadIndex]};
+  const std::int64_t named[] = {faults.host()[kLastBadIndex], faults.from_device(kNumFaults)[kLastBadIndex]};
   for (const std::int64_t id : named) {
     report::expect(function, "names a bad index", bad.empty() ? id == named_before : bad.count(id) == 1);
   }
@@ -94,8 +94,16 @@ void check_look_up(const Case& c, const Twin<std::uint8_t>& marks, const Twin<st
 Record record_of(const Shard& shard, const Twin<float>& scores, const Twin<std::uint8_t>& marks,
                  const Twin<std::int64_t>& faults, const Twin<std::int64_t>& index, const Twin<float>& new_scores,
                  const Twin<float>& weights, Side side) {
-  Record args{shard,          scores.on(side),     marks.on(side), faults.on(side), {}, kWeightOfBadIndex,
-              index.on(side), new_scores.on(side), index.size(),   weights.on(side)};
+  Record args{.shard = shard,
+              .scores = scores.on(side),
+              .marks = marks.on(side),
+              .faults = faults.on(side),
+              .weights_of_tier = {},
+              .weight_of_bad_index = kWeightOfBadIndex,
+              .index = index.on(side),
+              .new_scores = new_scores.on(side),
+              .count = index.size(),
+              .weights = weights.on(side)};
   std::copy(std::begin(kWeightsOfTier), std::end(kWeightsOfTier), args.weights_of_tier);
   return args;
 }

@@ -10,7 +10,7 @@ namespace {
 
 // Limbs may be split differently, so the integers that they stand for are compared.
 void expect_same_sum(const Twin<std::int64_t>& sum) {
-  const std::vector<std::int64_t> of_cuda = sum.from_device();
+  const std::vector<std::int64_t> of_cuda = sum.from_device(kSumWords);
   const WideInteger cuda = normalise(of_cuda.data()), cpu = normalise(sum.host());
   report::expect_same("sum_scores", "digits of the sum", cuda.digit, cpu.digit, kLimbs, sizeof *cuda.digit);
   report::expect("sum_scores", "the sign of the sum", cuda.negative == cpu.negative);

@@ -10,7 +10,7 @@ struct Extent {
   int threads = 1;              // most of them, for the CPU backend
   bool every_place = true;      // each table in each place of a data set, or in one
   int random_rounds = 200;      // of statistics that many ranks could have
-  bool large_records = true;    // of more samples than a launch takes
+  bool large_records = false;   // of more samples than a launch takes
   std::int64_t long_table = 0;  // slots of one more table, or 0
 };
 

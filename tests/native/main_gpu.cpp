@@ -12,9 +12,8 @@ int main(int argc, char** argv) {
   const char* option = argc > 2 ? argv[2] : "";
   if (std::strcmp(command, "compare") == 0 && (argc == 2 || std::strcmp(option, "--small") == 0)) {
     const bool is_small = argc > 2;  // for compute-sanitizer, under which a kernel takes 10 to 50 times as long
-    Extent extent;
-    extent.long_table = 150000000;
-    if (is_small) extent = {1, 5001, 16, 1, 1, false, 20, false, 0};
+    Extent extent{.large_records = true, .long_table = 150000000};
+    if (is_small) extent = {.largest = 5001, .every = 16, .every_place = false, .random_rounds = 20};
     extent.threads = static_cast<int>(std::thread::hardware_concurrency());
     device::start(is_small);
     return compare(extent) ? 0 : 1;

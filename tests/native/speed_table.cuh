@@ -71,8 +71,8 @@ struct Table {
     fill(protect, (num_slots + 7) / 8, BitInEight{});
     fill(index, kIds, AnyId{static_cast<std::uint64_t>(num_slots)});
     fill(new_scores, kIds, ExponentialScore{});
-    for (int t = 0; t < 3; ++t)
-      fractions[t] = static_cast<std::uint64_t>(std::ceil((t == 0 ? 0.85 : t == 1 ? 0.5 : 0.2) * 0x1p32));
+    constexpr double quantiles[] = {0.85, 0.5, 0.2};
+    for (int t = 0; t < 3; ++t) fractions[t] = static_cast<std::uint64_t>(std::ceil(quantiles[t] * 0x1p32));
   }
   static std::int64_t bytes_for(std::int64_t num_slots) { return 14 * num_slots + kIds * 32; }
 
@@ -98,21 +98,28 @@ struct Table {
             digits.get(), quantiles.get(), true};
   }
   infobatch::DrawPlan draw_plan(const DeviceArray<float>& thresholds, bool protects) const {
-    return {scores.get(),
-            0,
-            num_slots,
-            thresholds.get(),
-            {{65536, 32768, 16384, 8192}},
-            1,
-            3,
-            protects ? protect.get() : nullptr,
-            marks.get(),
-            index_bits()};
+    return {.scores = scores.get(),
+            .first_slot = 0,
+            .num_slots = num_slots,
+            .thresholds = thresholds.get(),
+            .cutoffs = {{65536, 32768, 16384, 8192}},
+            .seed = 1,
+            .epoch = 3,
+            .protect = protects ? protect.get() : nullptr,
+            .marks = marks.get(),
+            .index = index_bits()};
   }
   infobatch::Record record(std::int64_t first, std::int64_t count) const {
-    return {
-        shard, scores.get(),         marks.get(), faults.get(), {1, 2, 4, 8}, 0, index.get() + first, new_scores.get() + first,
-        count, weights.get() + first};
+    return {.shard = shard,
+            .scores = scores.get(),
+            .marks = marks.get(),
+            .faults = faults.get(),
+            .weights_of_tier = {1, 2, 4, 8},
+            .weight_of_bad_index = 0,
+            .index = index.get() + first,
+            .new_scores = new_scores.get() + first,
+            .count = count,
+            .weights = weights.get() + first};
   }
   infobatch::LookUp look_up(std::int64_t first, std::int64_t count) const {
     return {shard, marks.get(), faults.get(), index.get() + first, count, slots.get() + first, found.get() + first};

@@ -36,15 +36,16 @@ class Twin {
   const T* host() const { return host_; }
   std::int64_t size() const { return static_cast<std::int64_t>(size_); }
 
-  std::vector<T> from_device() const {
-    std::vector<T> copy(size_);
-    device::download(copy.data(), device_, size_ * sizeof(T));
+  // The first `count` items alone: a sanitizer reports copies of what nobody has written.
+  std::vector<T> from_device(std::int64_t count) const {
+    std::vector<T> copy(static_cast<std::size_t>(count));
+    device::download(copy.data(), device_, copy.size() * sizeof(T));
     return copy;
   }
 
   bool expect_same(const char* function) const { return expect_same(function, size()); }
   bool expect_same(const char* function, std::int64_t count) const {
-    return report::expect_same(function, name_, from_device().data(), host_, static_cast<std::size_t>(count), sizeof(T));
+    return report::expect_same(function, name_, from_device(count).data(), host_, static_cast<std::size_t>(count), sizeof(T));
   }
 
  private:

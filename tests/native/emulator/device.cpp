@@ -31,15 +31,16 @@ void download(void* to, const void* from, std::size_t bytes) {
 
 void finish(const char*) {}
 
-// Large grids have fewer switches, as each of them takes time.
+// Large grids have fewer switches, as each takes time. The largest have few threads, so that each has much to do.
 void vary(std::uint64_t seed, std::int64_t num_slots) {
   constexpr std::int64_t kLarge = 10000, kHuge = 1000000;
-  static constexpr int multiprocessors[] = {132, 1, 4};
+  static constexpr int kLargeDevices[] = {132, 1, 4};
+  const bool is_large = num_slots > kLarge, is_huge = num_slots > kHuge;
   settings.seed = seed;
-  settings.multiprocessors = num_slots > kLarge ? multiprocessors[seed % 3] : 1 + static_cast<int>(seed % 3);
+  settings.multiprocessors = is_huge ? 1 : is_large ? kLargeDevices[seed % 3] : 1 + static_cast<int>(seed % 3);
   settings.resident_blocks = 1 + static_cast<unsigned>(seed % 6);
   const unsigned of_small = seed % 4 == 3 ? 0 : 1 + static_cast<unsigned>(seed * 7 % 12);
-  settings.switch_every = num_slots > kHuge ? 0 : num_slots > kLarge ? 64 : of_small;
+  settings.switch_every = is_huge ? 0 : is_large ? 64 : of_small;
   settings.most_blocks = seed % 2 == 1 ? 2 : 0;
 }
 

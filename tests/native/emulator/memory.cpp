@@ -36,6 +36,7 @@ constexpr unsigned char kPoison = 0x5A;
 
 std::map<const char*, Array> arrays;  // by end
 Array* last_found = nullptr;
+
 Array* find(const char* at) {
   if (last_found && at >= last_found->begin && at < last_found->begin + last_found->bytes) return last_found;
   const auto next = arrays.upper_bound(at);
