@@ -22,6 +22,7 @@ const char* last_error() noexcept { return cudaGetErrorString(last_failure); }
 
 Status status_of(cudaError_t error) noexcept {
   if (error == cudaSuccess) return Status::kOk;
+  cudaGetLastError();  // so that the next launch is not blamed for it
   last_failure = error;
   return Status::kLaunchFailed;
 }

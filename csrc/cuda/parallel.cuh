@@ -1,6 +1,7 @@
 // How the CUDA backend spreads a table over blocks, and adds up what their warps find.
 #pragma once
 
+#include <cooperative_groups.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -38,6 +39,16 @@ unsigned resident_blocks(std::int64_t tiles, int blocks_per_multiprocessor) noex
 __device__ inline std::int64_t thread_in_grid() { return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
 
 __device__ inline std::int64_t threads_in_grid() { return static_cast<std::int64_t>(gridDim.x) * blockDim.x; }
+
+// From this compute capability on a few blocks can form a cluster: they run at the same time, and have a barrier.
+inline constexpr int kClusterVersion = 90;
+
+// Of all threads of a cluster. What they did to memory before it is seen by all of them after it.
+__device__ inline void cluster_barrier() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  cooperative_groups::this_cluster().sync();
+#endif
+}
 
 // The sum over the warp, in lane 0.
 __device__ inline std::int64_t warp_sum(std::int64_t value) {

@@ -5,6 +5,8 @@
 // score in where its own claim has stayed, which is so for the highest place alone. As unsigned integers, quiet NaNs with the
 // sign set exceed all other floats: every finite score of either sign, both infinities and the NaN of unseen samples. So a
 // claim always beats what the table holds. Every claim that stays is swapped out by its own thread; none outlives the call.
+#include <atomic>
+
 #include "parallel.cuh"
 
 namespace infobatch::cuda {
@@ -14,7 +16,9 @@ constexpr std::uint32_t kClaim = 0xFFC00000u;
 constexpr std::int64_t kMostClaims = 1 << 22;  // places that fit into the NaN's payload; larger batches go in parts, in order
 
 constexpr int kRecordBlock = 256;
-constexpr int kOneBlock = 1024;  // batches up to this size go in one block and one launch
+constexpr int kOneBlock = 1024;      // threads of a block at most
+constexpr int kClusterBlocks = 8;    // what every GPU with clusters takes
+constexpr int kClusterThreads = 64;  // of a block at least: a multiprocessor starts atomic operations one after the other
 
 constexpr std::int64_t kForeignSample = -1, kNoSuchSample = -2, kNoItem = -3;
 
@@ -68,11 +72,43 @@ __device__ void store(const Record& args, std::int64_t i, std::int64_t slot) {
   atomicCAS(score_word(args, slot), kClaim + static_cast<std::uint32_t>(i), bits_of(args.new_scores[i]));
 }
 
-// The barrier stands between the last claim and the first store.
-__global__ void __launch_bounds__(kOneBlock) record_one_block_kernel(Record args) {
-  const std::int64_t i = threadIdx.x, slot = claim(args, i);
-  __syncthreads();
+// A batch in one launch, by a block or by a cluster of blocks. The barrier stands between the last claim and the first store.
+template <bool kCluster>
+__global__ void __launch_bounds__(kOneBlock) record_at_once_kernel(Record args) {
+  const std::int64_t i = thread_in_grid(), slot = claim(args, i);
+  if constexpr (kCluster) cluster_barrier();
+  else __syncthreads();
   if (slot >= 0) store(args, i, slot);
+}
+
+// Whether the code that runs on the current device has clusters.
+bool has_clusters() {
+  constexpr int kKnown = 64, kNotAsked = 0, kYes = 1, kNo = 2;
+  static std::atomic<int> answers[kKnown];
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || device >= kKnown) return false;
+  int answer = answers[device].load(std::memory_order_relaxed);
+  if (answer == kNotAsked) {
+    cudaFuncAttributes code;  // not the device's own version: code made for an older one runs on it without the barrier
+    const Status asked = status_of(cudaFuncGetAttributes(&code, record_at_once_kernel<true>));
+    answer = asked == Status::kOk && code.ptxVersion >= kClusterVersion ? kYes : kNo;
+    answers[device].store(answer, std::memory_order_relaxed);
+  }
+  return answer == kYes;
+}
+
+Status record_in_cluster(const Record& args, void* stream) {
+  const std::int64_t share = std::max<std::int64_t>(ceil_div(args.count, kClusterBlocks), kClusterThreads);
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {kClusterBlocks, 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(kClusterBlocks);
+  config.blockDim = dim3(static_cast<unsigned>(ceil_div(share, kWarp)) * kWarp);
+  config.stream = stream_of(stream);
+  config.attrs = &cluster;
+  config.numAttrs = 1;
+  return status_of(cudaLaunchKernelEx(&config, record_at_once_kernel<true>, args));
 }
 
 __global__ void __launch_bounds__(kRecordBlock) claim_kernel(Record args) { claim(args, thread_in_grid()); }
@@ -98,9 +134,12 @@ __global__ void __launch_bounds__(kRecordBlock) look_up_kernel(LookUp args) {
 
 Status record(const Record& args, void* stream) {
   if (args.count == 0) return Status::kOk;
+  if (args.count > kClusterThreads && args.count <= kClusterBlocks * kOneBlock && has_clusters()) {
+    return record_in_cluster(args, stream);
+  }
   if (args.count <= kOneBlock) {
     const unsigned threads = static_cast<unsigned>(ceil_div(args.count, kWarp)) * kWarp;
-    record_one_block_kernel<<<1, threads, 0, stream_of(stream)>>>(args);
+    record_at_once_kernel<false><<<1, threads, 0, stream_of(stream)>>>(args);
     return launched();
   }
   for (std::int64_t start = 0; start < args.count; start += kMostClaims) {

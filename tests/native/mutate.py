@@ -85,12 +85,8 @@ PLAIN = [
         LONG,
     ),
     Fault("counts: the padding is in tier 0", "plan.cu", "{args.num_marks, sums[0]}", "{(args.num_marks + 7) / 8 * 8, sums[0]}"),
-    Fault(
-        "record: scores come before the last claim",
-        "record.cu",
-        "  __syncthreads();\n",
-        "",
-    ),
+    Fault("record: scores come before the last claim of a block", "record.cu", "  else __syncthreads();\n", "", MIDDLE),
+    Fault("record: scores come before the last claim of a cluster", "record.cu", "cluster_barrier();", "__syncthreads();", MIDDLE),
     Fault(
         "record: the first of several scores stays",
         "record.cu",

@@ -134,7 +134,44 @@ using std::max, std::min;  // device code has them without std::
 // ---- calls of the host ----
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9 };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
+enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension = 4 };
 using cudaStream_t = struct CUstream_st*;
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+};
+struct cudaLaunchAttributeValue {
+  struct {
+    unsigned x, y, z;
+  } clusterDim;
+};
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  cudaLaunchAttributeValue val;
+};
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  cudaStream_t stream;
+  cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
+};
+struct cudaFuncAttributes {
+  int ptxVersion;
+};
+
+template <class Kernel, class... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, Kernel* kernel, const Arguments&... arguments) {
+  if (config->numAttrs != 1 || config->attrs->val.clusterDim.x != config->gridDim.x) return cudaErrorInvalidConfiguration;
+  emulator::Launcher<Kernel*>{{"a cluster", config->gridDim.x, config->blockDim.x, true}, kernel}(arguments...);
+  return cudaSuccess;
+}
+
+int emulated_version();  // of the code that the device takes
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
+  attributes->ptxVersion = emulated_version();
+  return cudaSuccess;
+}
 
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaSetDevice(int device);

@@ -37,6 +37,7 @@ void vary(std::uint64_t seed, std::int64_t num_slots) {
   static constexpr int kLargeDevices[] = {132, 1, 4};
   const bool is_large = num_slots > kLarge, is_huge = num_slots > kHuge;
   settings.seed = seed;
+  settings.device = static_cast<int>(seed / 2 % 2);
   settings.multiprocessors = is_huge ? 1 : is_large ? kLargeDevices[seed % 3] : 1 + static_cast<int>(seed % 3);
   settings.resident_blocks = 1 + static_cast<unsigned>(seed % 6);
   const unsigned of_small = seed % 4 == 3 ? 0 : 1 + static_cast<unsigned>(seed * 7 % 12);
@@ -49,9 +50,11 @@ long faults() { return emulator::num_errors(); }
 }  // namespace device
 
 cudaError_t cudaGetDevice(int* ordinal) {
-  *ordinal = 0;
+  *ordinal = settings.device;
   return cudaSuccess;
 }
+
+int emulated_version() { return settings.device == 0 ? 90 : 80; }
 
 cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 

@@ -14,6 +14,7 @@ using Place = std::source_location;
 struct Launch {
   const char* kernel;
   unsigned blocks, threads;
+  bool is_cluster = false;  // all blocks form one, so they run at the same time
 };
 // Runs a grid to its end.
 void run(const Launch&, void (*kernel)(void*), void* arguments);
@@ -51,6 +52,7 @@ T& shared(const char* declaration) {
 
 // ---- threads of a block, and lanes of a warp ----
 bool barrier(bool vote, Place);  // whether any thread's vote is true
+void cluster_barrier(Place);
 void fence();
 
 enum class Collective { kShuffle, kShuffleDown, kShuffleUp, kShuffleXor, kAll, kAny, kBallot, kAdd, kMax, kSync };

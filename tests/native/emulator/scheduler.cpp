@@ -27,7 +27,7 @@ void (*kernel_now)(void*) = nullptr;
 void* arguments_now = nullptr;
 std::uint32_t launches = 0;
 Thread* running = nullptr;
-std::vector<Thread*> ready;
+std::vector<Thread*> ready, at_cluster_barrier;
 std::uint64_t random_state = 1;
 long errors = 0;
 
@@ -153,6 +153,16 @@ bool barrier(bool vote, Place place) {
   return block.outcome;
 }
 
+void cluster_barrier(Place place) {
+  if (!launch_now->is_cluster) return error("line %u: the barrier of a cluster, and there is none", place.line());
+  at_cluster_barrier.push_back(running);
+  if (at_cluster_barrier.size() < std::size_t{launch_now->blocks} * launch_now->threads) {
+    return wait_as(State::kAtClusterBarrier, place);
+  }
+  for (Thread* thread : std::exchange(at_cluster_barrier, {})) wake(*thread);
+  suspend(running->fiber);
+}
+
 void run(const Launch& wanted, void (*kernel)(void*), void* arguments) {
   Launch launch = wanted;
   if (launch.blocks == 0 || launch.threads == 0 || launch.threads > 1024) {
@@ -166,7 +176,9 @@ void run(const Launch& wanted, void (*kernel)(void*), void* arguments) {
   random_state = (settings.seed * 0x9E3779B97F4A7C15ull) ^ (launches * 0xD1B54A32D192ED03ull) ^ 0x5851F42D4C957F2Dull;
   for (int i = 0; i < 4; ++i) draw_below(1);
   gridDim.x = launch.blocks, blockDim.x = launch.threads;
-  std::vector<Block> blocks(std::min(std::max(settings.resident_blocks, 1u), launch.blocks));
+  at_cluster_barrier.clear();
+  const unsigned resident = launch.is_cluster ? launch.blocks : std::max(settings.resident_blocks, 1u);
+  std::vector<Block> blocks(std::min(resident, launch.blocks));
   unsigned begun = 0, ended = 0;
   for (Block& block : blocks) begin(block, begun++);
   while (ended < launch.blocks) {

@@ -9,7 +9,7 @@
 
 namespace emulator {
 
-enum class State { kReady, kAtBarrier, kInCollective, kDone };
+enum class State { kReady, kAtBarrier, kAtClusterBarrier, kInCollective, kDone };
 
 // When something happened in a thread, in terms of barriers.
 struct Moment {
