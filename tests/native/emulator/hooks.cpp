@@ -33,3 +33,7 @@ extern "C" void __tsan_write_range(void* at, std::size_t bytes) { emulator::hook
 extern "C" void __tsan_func_entry(void*) {}
 extern "C" void __tsan_func_exit() {}
 extern "C" void __tsan_init() {}
+
+// std::atomic in functions of the host.
+extern "C" int __tsan_atomic32_load(const volatile int* at, int) { return *at; }
+extern "C" void __tsan_atomic32_store(volatile int* at, int value, int) { *at = value; }
