@@ -192,10 +192,12 @@ __device__ void write_counts(const IndexBits& args, unsigned blocks, std::int64_
 }
 
 constexpr int kThreadEntries = 4;
+// More than those that counted, so that the block which is more finds a place beside them.
+constexpr int kDirectoryBlocksPerMultiprocessor = kRowBlocksPerMultiprocessor + 1;
 
 // Launched like the kernel that counted, so that a block has the same tiles, and with one block more, which adds up the
 // tallies. ones_before holds each entry's own ones, and becomes what it is called.
-__global__ void __launch_bounds__(kRowBlock, kRowBlocksPerMultiprocessor)
+__global__ void __launch_bounds__(kRowBlock, kDirectoryBlocksPerMultiprocessor)
     write_directory_kernel(IndexBits args, std::int64_t num_entries) {
   using Scan = cub::BlockScan<unsigned, kRowBlock>;
   __shared__ typename Scan::TempStorage scan;
