@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -139,6 +140,12 @@ def execute(commands: dict[str, list[str]], environment: dict[str, str], deadlin
     return codes, {name: text + "\nstopped: its time was up" * (codes[name] == 124) for name, text in printed.items()}
 
 
+def shown(words: list[str]) -> str:
+    """A command as it would be typed in the root: a JSON is published, and says nothing of where things lie on a machine."""
+    words = [word.replace(f"{ROOT}/", "") for word in words]
+    return shlex.join(Path(word).name if word.startswith("/") else word for word in words)
+
+
 def run(name: str, stage: Stage, seconds: float) -> dict[str, Any]:
     """One stage: its line is printed, and its entry of the JSON returned."""
     JUNIT.unlink(missing_ok=True)
@@ -157,7 +164,8 @@ def run(name: str, stage: Stage, seconds: float) -> dict[str, Any]:
     wrong = [command for command, code in codes.items() if code != 0]
     line = "; ".join([*(f"{command}: exit status {codes[command]}" for command in wrong), *([line] if line else [])])
     print(f"{name:<10} {'failed' if wrong else 'passed'} {took:6.1f} s  {line}", flush=True)
-    entry = {"passed": not wrong, "started": started, "seconds": took, "line": line, "commands": stage.commands, "exit": codes}
+    commands = {command: shown(words) for command, words in stage.commands.items()}
+    entry = {"passed": not wrong, "started": started, "seconds": took, "line": line, "commands": commands, "exit": codes}
     return entry | {"figures": figures, "output": {command: printed[command][-TAIL:] for command in wrong}}
 
 
