@@ -16,10 +16,12 @@ from infobatch_fast.bench.summary import fill
 Document = Figure = dict[str, Any]
 Row = tuple[str, dict[int, str]]  # a name, and a cell for each number of samples
 
-HOW_TO_READ = """\
+KTHVALUE = "Plain torch finds order statistics by `kthvalue`, in one block of threads."
+HOW_TO_READ = f"""\
 `make gpu-check` measures, `make report` makes this page of the JSON files beside it. Medians, with quartiles in brackets. A plan
 ends when the host knows its length. Its floor is two reads of the scores at the bandwidth of a copy; plain torch makes the same
-plan in its operators. An update ends where the GPU has done it: one of 200 in a captured graph, or of 200 calls in a row (eager).
+plan in its operators. {KTHVALUE} An update ends where the GPU has done it: one of
+200 in a captured graph, or of 200 calls in a row (eager).
 """
 
 
@@ -87,6 +89,9 @@ def by_samples(first: str, lines: list[Row]) -> list[str]:
     return [*head, *(table_line([name, *(cells.get(size, "-") for size in sizes)]) for name, cells in lines), ""] if lines else []
 
 
+INTERVAL = "{mean:+.3f} % ({low:+.3f} to {high:+.3f})".format_map
+
+
 def training(document: Document) -> list[str]:
     lines: list[str] = []
     for figure in figures(document, "training"):
@@ -95,12 +100,21 @@ def training(document: Document) -> list[str]:
             lines += table_head(["", "time without pruning", "pruning adds", "of a step", "a second run without it adds"])
         if "device" in figure:
             name = f"step, {figure['how']}" if "how" in figure else "from logits to gradients alone"
-            of_device, interval = figure["device"], "{mean:+.3f} % ({low:+.3f} to {high:+.3f})".format_map
+            of_device = figure["device"]
             cells = [name, time_cell(of_device["plain"], ""), f"{1e6 * of_device['more']['median']:+.1f} us"]
-            lines.append(table_line([*cells, interval(of_device["percent"]), interval(of_device["percent_again"])]))
+            lines.append(table_line([*cells, INTERVAL(of_device["percent"]), INTERVAL(of_device["percent_again"])]))
         if "percent_of_epoch" in figure:
             lines += ["", f"A plan of its {figure['samples']:,} samples takes {figure['percent_of_epoch']:.2g} % of an epoch."]
     return [*lines, ""] if lines else []
+
+
+def training_in_short(document: Document) -> list[str]:
+    """How much longer a step takes with pruning."""
+    steps = [figure for figure in figures(document, "training") if "how" in figure]
+    if not steps:
+        return []
+    added = "; ".join(f"{step['how']} {INTERVAL(step['device']['percent'])}" for step in steps)
+    return [f"What pruning adds to a training step of {steps[0]['model']}, with 95 % intervals: {added}.", ""]
 
 
 def checks(document: Document) -> str:
@@ -133,7 +147,7 @@ def summary(documents: list[Document]) -> list[str]:
     lines = []
     for document in documents:
         lines += ["", "On a GPU, by number of samples ([all of it](benchmarks/results/gpu.md)):", ""]
-        lines += [*by_samples("samples", rows(document, short=True)), *training(document), source(document), "", checks(document)]
+        lines += [*by_samples("samples", rows(document, short=True)), KTHVALUE, "", *training_in_short(document), source(document)]
     return lines[1:]
 
 
