@@ -43,7 +43,7 @@ lint: $(ready) ## check style and types
 	$(bin)/mypy
 	$(bin)/clang-format --dry-run -Werror $$(find csrc tests/native -regex '.*\.\(h\|cpp\|cu\|cuh\)')
 
-# Needs g++ and python3 alone.
+# Needs g++ and python3 alone, on x86-64.
 emulate: ## check the CUDA kernels against the CPU backend without a GPU, and the checks by faults put into the kernels
 	$(MAKE) -C tests/native -j2 --output-sync=target CXX="$(CXX)" PYTHON="$(PYTHON)" emulate
 

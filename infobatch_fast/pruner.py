@@ -131,7 +131,7 @@ class InfoBatch:
 
     @property
     def sampler(self) -> InfoBatchSampler:
-        """The sampler of this pruner, which it keeps alive."""
+        """The sampler of this pruner. It keeps the pruner alive, and is made anew, where it was, when nobody has it any more."""
         sampler = self._find_sampler()
         if sampler is None:
             sampler = InfoBatchSampler(self, self._reading)

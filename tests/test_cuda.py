@@ -104,7 +104,7 @@ def test_update_compiles_without_graph_breaks():
 
 
 @pytest.mark.parametrize("policy", [None, MeanThreshold(momentum=0.5)])
-@pytest.mark.parametrize("batch", [5, 1000, 4000, 20_000])  # one block, several items a thread, two kernels
+@pytest.mark.parametrize("batch", [5, 1000, 4000, 20_000])  # one block, clusters where there are some, two kernels
 def test_bad_indices_do_not_fault_the_context_and_are_named(batch, policy):
     _, gpu = pair(5000, policy=policy)
     index = torch.arange(batch, device="cuda") % 4999

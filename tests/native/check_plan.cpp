@@ -29,7 +29,7 @@ void check_epoch(const Case& c, const Twin<float>& scores, const MarkedTable& pl
                                   ? identity_permutation(kept)
                                   : make_permutation(kept, c.seed, Purpose::kShuffle, static_cast<std::uint32_t>(variant), 2);
   check_order(c, plan, shuffle);
-  // The CUDA backend takes up to 1024 in one block.
+  // The CUDA backend takes up to 64 in one block, more in a cluster; without clusters up to 1024 in one block.
   const std::int64_t counts[] = {std::min<std::int64_t>(c.num_slots(), 700) + 1, 1024,
                                  1025 + static_cast<std::int64_t>(random.below(3000))};
   for (int batch = 0; batch < 3; ++batch) {
