@@ -120,9 +120,9 @@ class Epochs:
         """A loader that restores positions of its own goes on in the epoch of ``place``."""
         self.select(place.epoch, by_trainer=False)
 
-    def is_current(self, plan: Plan) -> bool:
-        """Whether ``plan`` is still in force."""
-        return plan is self._plan
+    def is_current(self, token: object) -> bool:
+        """Whether the plan with this token is still in force."""
+        return self._plan is not None and self._plan.token is token
 
     def begin(self, resume: Place | None) -> tuple[Plan, int]:
         """An iterator starts: its plan and first position, of the next epoch if this one was yielded to its end.

@@ -25,6 +25,7 @@ class Plan:
         restored: The plan goes on after a restart, without the samples that were visited before.
         directory: What ``epoch_order`` points into; held, as the planner may be replaced by one of a larger data set.
         side_stream: Where the order is computed ahead of its use; None on the CPU.
+        token: By which others know the plan again without keeping it, and with it a table, alive.
     """
 
     epoch: int
@@ -45,6 +46,7 @@ class Plan:
     remaining: ops.BitDirectory | None
     device: torch.device
     side_stream: torch.cuda.Stream | None
+    token: object = field(default_factory=object)
 
     def order(self, start: int, stop: int) -> torch.Tensor:
         """Sample ids at positions [start, stop) of this rank's epoch: int64 [stop - start], on the table's device."""
@@ -206,7 +208,7 @@ class Planner:
         )
 
     def _read(self, counts: torch.Tensor, thresholds: Thresholds, epoch: int, restored: bool) -> list[_Report]:
-        """What each rank has found: the one time in an epoch that the host waits for the device."""
+        """What each rank has found: the one time that the host waits for the device, but for what remains after a restart."""
         parts = [thresholds.seen, counts, self.table.faults]
         if self.ranks.num_replicas > 1:
             parts += [torch.full((1,), number, dtype=torch.int64, device=counts.device) for number in (epoch, int(restored))]

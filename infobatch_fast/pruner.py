@@ -125,8 +125,9 @@ class InfoBatch:
             if protected is not None:
                 protect_samples(self._table, protected)
             planner = self._new_planner(self._table)
+            self._token = torch.zeros(1, device=self.device)
         self._epochs = Epochs(planner, self.schedule) if self.lengths.is_dynamic else Flow(planner, self.schedule, self.lengths)
-        self._handle, self._token = ops.register(self), torch.zeros(1, device=self.device)
+        self._handle = ops.register(self)
         self._reading, self._find_sampler = Reading(), _no_sampler
 
     @property
@@ -309,8 +310,8 @@ class InfoBatch:
                 protect_samples(table, protected)
             planner = self._new_planner(table)
         epochs.before_writing()  # what was read ahead from the old table is done before its memory is given away
-        self.data_source, self.num_samples, self._table = source, size, table
         epochs.plan_with(planner)
+        self.data_source, self.num_samples, self._table = source, size, table
 
     @property
     def progress(self) -> float:

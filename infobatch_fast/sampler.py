@@ -28,10 +28,11 @@ RUN = 1 << 10  # ints that exist at a time: fewer than a cache holds, so each ta
 class _Progress:
     """Where the newest iterator is: in a chunk that began at ``first``. Elements taken from it are told from those left.
 
-    ``owner`` is the plan that is iterated, or the iteration where plans follow each other, and places count through all of them.
+    ``owner`` is the token of the plan that is iterated, or the iteration where plans follow each other, and places count through
+    all of them.
     """
 
-    owner: Any
+    owner: object
     first: int
     end: int
     elements: int
@@ -121,15 +122,15 @@ class _PlanSampler(DistributedSampler[Any]):
         plan, start = self._epochs.begin(self._reading.resume)
         self._reading.resume = None
         for first, end, ids in read_chunks(plan, start, size):
-            self._reading.progress = _Progress(plan, first, end, 0, iter(()))
+            self._reading.progress = _Progress(plan.token, first, end, 0, iter(()))
             yield ids, self._reading.progress
-            if end < plan.length and not self._epochs.is_current(plan):
+            if end < plan.length and not self._epochs.is_current(plan.token):
                 raise RuntimeError(
                     f"this iterator belongs to epoch {plan.epoch}, but the sampler has moved on to epoch {self._epochs.epoch}: "
                     "start a new iteration after set_epoch() or load_state_dict()"
                 )
-        if self._epochs.is_current(plan):  # at the end, also where a last batch was dropped
-            self._reading.progress = _Progress(plan, plan.length, plan.length, 0, iter(()))
+        if self._epochs.is_current(plan.token):  # at the end, also where a last batch was dropped
+            self._reading.progress = _Progress(plan.token, plan.length, plan.length, 0, iter(()))
         yielded = plan.length - start
         self._epochs.end(plan, yielded - yielded % self._unit if self.drop_last else yielded)
 

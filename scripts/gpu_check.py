@@ -34,6 +34,7 @@ TAIL, TEST_TAIL, FAILURES = 3000, 800, 30  # characters kept of a command that f
 DEVICE = """import json, torch; gpu = torch.cuda.get_device_properties(0)
 facts = {"device": gpu.name, "capability": f"{gpu.major}.{gpu.minor}", "memory_bytes": gpu.total_memory}
 print(json.dumps(facts | {"multiprocessors": gpu.multi_processor_count, "torch": torch.__version__, "cuda": torch.version.cuda}))"""
+UNREADABLE = "its figures cannot be read"
 Figures = tuple[str, Any]  # for a stage's line, and for the JSON
 
 
@@ -160,12 +161,13 @@ def run(name: str, stage: Stage, seconds: float) -> dict[str, Any]:
     try:
         line, figures = stage.figures(printed) if stage.figures else ("", None)
     except (ValueError, ElementTree.ParseError) as error:  # of a program that was stopped in the middle of a line
-        line, figures = f"its figures cannot be read: {error}", None
+        line, figures = f"{UNREADABLE}: {error}", None
     wrong = [command for command, code in codes.items() if code != 0]
+    passed = not wrong and not line.startswith(UNREADABLE)
     line = "; ".join([*(f"{command}: exit status {codes[command]}" for command in wrong), *([line] if line else [])])
-    print(f"{name:<10} {'failed' if wrong else 'passed'} {took:6.1f} s  {line}", flush=True)
+    print(f"{name:<10} {'passed' if passed else 'failed'} {took:6.1f} s  {line}", flush=True)
     commands = {command: shown(words) for command, words in stage.commands.items()}
-    entry = {"passed": not wrong, "started": started, "seconds": took, "line": line, "commands": commands, "exit": codes}
+    entry = {"passed": passed, "started": started, "seconds": took, "line": line, "commands": commands, "exit": codes}
     return entry | {"figures": figures, "output": {command: printed[command][-TAIL:] for command in wrong}}
 
 

@@ -70,3 +70,13 @@ def test_a_sampler_that_nobody_keeps_is_made_anew_where_it_was(device: torch.dev
     assert pruner.sampler.state_dict() == {"epoch": 0, "position": 100}
     pruner.sampler.load_state_dict(pruner.sampler.state_dict())
     assert first + list(pruner.sampler) == expected
+
+
+def test_a_table_that_was_grown_out_of_is_gone(device: torch.device) -> None:
+    pruner = InfoBatch(SIZE, 5, delta=0.0, device=device)
+    scores = watch(pruner)
+    assert sum(1 for _ in pruner.sampler) == SIZE
+    record_all(pruner)
+    pruner.grow(2 * SIZE)
+    assert scores() is None
+    assert len(pruner.sampler) == 2 * SIZE
