@@ -99,7 +99,7 @@ def empty_table(size: int, dtype: torch.dtype, device: torch.device) -> torch.Te
 
 def table_bytes(num_slots: int) -> int:
     """What the scores, marks and directory of a table take."""
-    return 4 * num_slots + mark_bytes(num_slots) + (8 + 4) * (_core.num_blocks(num_slots) + 1) + 8 * _core.INDEX_SCRATCH
+    return 4 * num_slots + mark_bytes(num_slots) + (8 + 4) * (_core.num_blocks(num_slots) + 1)
 
 
 def sum_scores(scores: torch.Tensor, thresholds: torch.Tensor | None = None) -> torch.Tensor:

@@ -132,7 +132,10 @@ class InfoBatch:
 
     @property
     def sampler(self) -> InfoBatchSampler:
-        """The sampler of this pruner. It keeps the pruner alive, and is made anew, where it was, when nobody has it any more."""
+        """The sampler of this pruner. It keeps the pruner alive, and is made anew, where it was, when nobody has it any more.
+
+        What was set on it as an attribute is then gone.
+        """
         sampler = self._find_sampler()
         if sampler is None:
             sampler = InfoBatchSampler(self, self._reading)

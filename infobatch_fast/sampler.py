@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,12 @@ class _PlanSampler(DistributedSampler[Any]):
 
     def __init__(self, pruner: InfoBatch, reading: Reading) -> None:
         self._pruner, self._epochs, self._reading = pruner, pruner._epochs, reading
+
+    def __copy__(self) -> _PlanSampler:
+        """A sampler that goes on by itself from where this one is."""
+        made = object.__new__(type(self))
+        made.__dict__ = self.__dict__ | {"_reading": replace(self._reading)}
+        return made
 
     dataset = property(lambda self: self._pruner.data_source)
     num_replicas = property(lambda self: self._pruner.num_replicas)

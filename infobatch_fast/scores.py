@@ -25,12 +25,16 @@ def memory_for(num_samples: int, num_slots: int, protects: bool, device: torch.d
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        is_memory = isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+        if not is_memory:  # the CPU's error has no type of its own
+            raise
         wanted = ops.table_bytes(num_slots) + protects * -(-num_slots // ops.ROW_SLOTS)
         part = "" if num_slots == num_samples else f", of which this rank has {num_slots}"
+        remedy = "" if device.type == "cpu" else ", take device='cpu'"
         raise torch.OutOfMemoryError(
             f"the table of {num_samples} samples{part} wants {wanted} bytes on {device}, and there are not as many; nothing was "
-            f"made or changed. Free memory there, share the samples among more ranks, or take device='cpu' ({error})"
+            f"made or changed. Free memory there{remedy}, or share the samples among more ranks ({error})"
         ) from error
 
 

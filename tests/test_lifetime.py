@@ -1,5 +1,6 @@
 """What keeps a pruner's memory, and what does not: nobody waits for the garbage collector, which does not see tensors' memory."""
 
+import copy
 import gc
 import weakref
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import torch
 from runs import order, record_all
 from torch.utils.data import DataLoader
 
-from infobatch_fast import InfoBatch, with_index
+from infobatch_fast import InfoBatch, ops, with_index
 
 SIZE = 300
 
@@ -80,3 +81,25 @@ def test_a_table_that_was_grown_out_of_is_gone(device: torch.device) -> None:
     pruner.grow(2 * SIZE)
     assert scores() is None
     assert len(pruner.sampler) == 2 * SIZE
+
+
+def test_a_copy_of_a_sampler_goes_on_by_itself(device: torch.device) -> None:
+    sampler = InfoBatch(SIZE, 5, device=device).sampler
+    again, expected = copy.copy(sampler), sampler.indices().tolist()
+    iterator = iter(again)
+    first = [next(iterator) for _ in range(10)]
+    assert (sampler.state_dict()["position"], again.state_dict()["position"]) == (0, 10)
+    assert [*first, *iterator] == expected
+
+
+def test_too_little_memory_is_told_in_bytes_on_a_cpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> torch.Tensor:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: can't allocate memory")
+
+    pruner = InfoBatch(SIZE, 3)
+    monkeypatch.setattr(ops, "empty_table", refuse)
+    with pytest.raises(torch.OutOfMemoryError, match=r"the table of 1000 samples wants \d+ bytes on cpu.* Free memory there, or"):
+        InfoBatch(1000, 3)
+    with pytest.raises(torch.OutOfMemoryError, match=r"the table of 1000 samples wants 4620 bytes"):
+        pruner.grow(1000)
+    assert pruner.num_samples == SIZE == len(pruner.sampler)
