@@ -199,11 +199,16 @@ def main() -> int:
     if unknown := set(arguments.stages) - set(known):
         parser.error(f"no such stage: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    entries: dict[str, Any] = json.loads(out.read_text())["stages"] if out.exists() else {}
+    before: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"device": around["device"], "stages": {}}
+    if before["device"] != around["device"]:
+        parser.error(f"--out {out.name} has figures of {before['device']}, and this is {around['device']}: name another file")
+    entries = before["stages"]
     asked_for = arguments.stages or [name for name in known if name != "benchmarks"]
     for name in asked_for:
         entries[name] = {"commit": around["commit"]} | run(name, known[name], arguments.patience * known[name].seconds)
-        out.write_text(json.dumps(around | {"stages": entries}, indent=1) + "\n")
+        written = out.with_suffix(".part")  # a run that is killed while it writes leaves the file before
+        written.write_text(json.dumps(around | {"stages": entries}, indent=1) + "\n")
+        written.replace(out)
     return 0 if all(entries[name]["passed"] for name in asked_for) else 1
 
 

@@ -78,3 +78,16 @@ def decisions(pruner: InfoBatch) -> dict[str, Any]:
 def order(pruner: InfoBatch) -> list[int]:
     """The order of the current plan, without iterating."""
     return pruner.sampler.indices(0, None).tolist()
+
+
+def capture(pruner: InfoBatch, index: torch.Tensor, losses: torch.Tensor) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
+    """A CUDA graph of an update, after one on a stream of its own, and the loss that each replay writes."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        pruner.update(index, losses)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = pruner.update(index, losses)
+    return graph, out

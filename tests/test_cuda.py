@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import HAS_GPU
+from runs import capture
 from syncs import host_syncs, no_host_sync
 
 from infobatch_fast import InfoBatch, MeanThreshold, QuantileTiers
@@ -78,14 +79,7 @@ def test_an_epoch_has_one_host_sync():
 def test_update_is_captured_in_a_graph_and_replayed():
     _, gpu = pair(5000)
     index, losses = torch.arange(256, device="cuda"), torch.rand(256, device="cuda")
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        gpu.update(index, losses)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        out = gpu.update(index, losses)
+    graph, out = capture(gpu, index, losses)
     for shift in (0, 1000, 2000):
         index.copy_(torch.arange(256, device="cuda") + shift)
         losses.uniform_()

@@ -13,7 +13,7 @@ import torch.distributed.checkpoint as dcp
 from conftest import HAS_GPU
 from ranks import run_ranks
 from restarts import BATCH, restored, run_of, saved
-from runs import loss_of, order, record, record_all, snapshot, train
+from runs import capture, loss_of, order, record, record_all, snapshot, train
 from syncs import no_host_sync
 
 from infobatch_fast import InfoBatch, MeanThreshold, Policy, QuantileTiers
@@ -47,18 +47,6 @@ def test_an_epoch_over_data_on_the_gpu_waits_for_nothing_after_its_plan(policy: 
         assert (stats.kept == size) == (epoch == 0)
         if not policy.momentum:
             assert torch.equal(pruner.scores(), newest)
-
-
-def capture(pruner: InfoBatch, index: torch.Tensor, losses: torch.Tensor) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        pruner.update(index, losses)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        out = pruner.update(index, losses)
-    return graph, out
 
 
 @POLICIES
