@@ -53,11 +53,11 @@ sanitize: $(ready) ## run the native code under AddressSanitizer and UBSan (Linu
 	CXX="$(CXX)" $(configure) -B build/sanitize -DINFOBATCH_SANITIZE=ON -DINFOBATCH_CUDA=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo
 	$(bin)/cmake --build build/sanitize
 	rm -rf build/sanitize/site && mkdir -p build/sanitize/site
-	cp -R infobatch_fast build/sanitize/site && rm -f build/sanitize/site/infobatch_fast/_core*.so
-	$(bin)/cmake --install build/sanitize --prefix build/sanitize/site/infobatch_fast
+	cp -R infobatch_fast build/sanitize/site && rm -f build/sanitize/site/infobatch_fast/engine/_core*.so
+	$(bin)/cmake --install build/sanitize --prefix build/sanitize/site/infobatch_fast/engine
 	export LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$(CURDIR)/build/sanitize/site && \
-	(cd build && $(bin)/python -c "from infobatch_fast import _core as c; assert '/sanitize/' in c.__file__, c.__file__") && \
+	(cd build && $(bin)/python -c "from infobatch_fast.engine import _core as c; assert '/sanitize/' in c.__file__, c.__file__") && \
 	$(bin)/pytest -p no:cacheprovider $(sanitize_tests)
 
 cuda: $(ready) ## compile the CUDA backend with nvcc; no GPU is needed
@@ -68,12 +68,12 @@ cuda: $(ready) ## compile the CUDA backend with nvcc; no GPU is needed
 dist: $(ready) ## make the sdist, and from it a wheel, in an isolated environment without torch
 	rm -rf build/dist
 	$(bin)/python -m build --outdir build/dist .
-	@for part in '_core\.' 'py\.typed' '_core\.pyi' 'licenses/LICENSE'; do \
+	@for part in 'engine/_core\.' 'py\.typed' 'engine/_core\.pyi' 'licenses/LICENSE'; do \
 		$(bin)/python -m zipfile -l build/dist/*.whl | grep "$$part" || { echo "$$part is not in the wheel"; exit 1; }; \
 	done
 
 clean: ## remove all that make has made
-	rm -rf $(VENV) build dist *.egg-info infobatch_fast/_core*.so .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist *.egg-info infobatch_fast/engine/_core*.so .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
 
 # Without build isolation the second build after a change takes seconds; the build requirements are those of pyproject.toml.
 $(ready): $(native)

@@ -50,4 +50,4 @@ class CMakeBuild(build_ext):
             sys.exit(f"infobatch_fast: the native build failed at {shlex.join(error.cmd[:2])}; the reason stands above.")
 
 
-setup(ext_modules=[Extension("infobatch_fast._core", sources=[])], cmdclass={"build_ext": CMakeBuild})
+setup(ext_modules=[Extension("infobatch_fast.engine._core", sources=[])], cmdclass={"build_ext": CMakeBuild})

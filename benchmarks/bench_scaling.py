@@ -23,8 +23,8 @@ from scaling_model import POLICIES, WORLDS, OneOfMany, allocated, expected_balan
 from scaling_parts import PARTS
 from scaling_tables import write_tables
 
-from infobatch_fast.bench.machine import available_bytes, load, provenance
-from infobatch_fast.distributed import Ranks
+from infobatch_fast.engine.ranks import Ranks
+from infobatch_fast.machine import available_bytes, load, provenance
 
 SIZES = (10**8, 10**9, 10**10, 10**11)
 ROUNDS = 5

@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from infobatch_fast import ops
 from infobatch_fast.bench.baselines import Published, TorchRandomSampler
 from infobatch_fast.bench.contender import Contender, Ours, fill_all
-from infobatch_fast.bench.machine import load, provenance
 from infobatch_fast.bench.timing import FULL, QUICK, Effort, Timed, Times, alternate, spread
+from infobatch_fast.engine import ops
+from infobatch_fast.machine import load, provenance
 
 IMAGES, CLASSES = 50_000, 100
 PLAIN, PUBLISHED, OURS = "no pruning (RandomSampler)", "published", "infobatch_fast"

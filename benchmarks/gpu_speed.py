@@ -21,8 +21,8 @@ from torch.profiler import ProfilerActivity, profile
 from infobatch_fast import InfoBatch, MeanThreshold, QuantileTiers
 from infobatch_fast.bench.baselines import PlainTorch
 from infobatch_fast.bench.contender import EPOCHS
-from infobatch_fast.bench.machine import available_bytes
 from infobatch_fast.bench.timing import Effort, Timed, alternate, spread
+from infobatch_fast.machine import available_bytes
 
 POLICIES = {"mean": MeanThreshold(), "tiers": QuantileTiers()}
 BATCHES = (1024, 4096)

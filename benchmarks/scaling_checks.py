@@ -14,7 +14,8 @@ from scaling_model import SEED
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from oracle import DEAL, SHUFFLE, Permutation, keep_draw
 
-from infobatch_fast import InfoBatch, ops
+from infobatch_fast import InfoBatch
+from infobatch_fast.engine import ops
 
 EPOCH, CHUNK = 1, 1 << 16
 

@@ -8,8 +8,9 @@ from unittest import mock
 
 import torch
 
-from infobatch_fast import InfoBatch, MeanThreshold, Policy, QuantileTiers, ops
-from infobatch_fast.distributed import Ranks
+from infobatch_fast import InfoBatch, MeanThreshold, Policy, QuantileTiers
+from infobatch_fast.engine import ops
+from infobatch_fast.engine.ranks import Ranks
 
 WORLDS = (1, 8, 64, 1024)
 POLICIES: dict[str, Policy] = {"mean": MeanThreshold(), "quantile tiers": QuantileTiers()}

@@ -19,7 +19,7 @@ from scaling_model import POLICIES, SEED, WORLDS, OneOfMany, allocated, expected
 
 from infobatch_fast import InfoBatch, MeanThreshold
 from infobatch_fast.bench.timing import spread
-from infobatch_fast.distributed import Ranks
+from infobatch_fast.engine.ranks import Ranks
 
 BATCH = 1024
 

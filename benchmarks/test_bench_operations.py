@@ -9,9 +9,9 @@ import os
 import pytest
 import torch
 
-from infobatch_fast import ops
 from infobatch_fast.bench.answers import check_plan, check_update
 from infobatch_fast.bench.contender import Ours, fill_all, synthetic_scores
+from infobatch_fast.engine import ops
 
 SIZES = [int(float(size)) for size in os.environ.get("INFOBATCH_BENCH_SIZES", "1e6,1e7").split(",")]
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() and ops.CUDA_ARCHITECTURES else [])]

@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from infobatch_fast import InfoBatch, NoPruning, Policy, RandomPruning, with_index
-from infobatch_fast.bench.machine import provenance
+from infobatch_fast.machine import provenance
 
 BATCH_SIZE = 64
 DELTA = 0.875  # InfoBatch's default: the last eighth of the epochs is full

@@ -6,8 +6,8 @@
 """
 
 from .dataset import IndexedDataset, collate_with_index, with_index
+from .engine.ops import VERSION as __version__
 from .losses import per_sample, pixel_losses, token_losses
-from .ops import VERSION as __version__
 from .policy import MeanThreshold, NoPruning, Policy, QuantileTiers, RandomPruning
 from .pruner import InfoBatch
 from .sampler import InfoBatchBatchSampler, InfoBatchSampler

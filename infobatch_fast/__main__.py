@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from . import machine
 from .bench import command as bench
-from .bench import machine
 from .report import command as report
 
 

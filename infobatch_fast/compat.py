@@ -9,9 +9,9 @@ import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Dataset
 
-from . import ops
-from .checks import Index
 from .dataset import with_index
+from .engine import ops
+from .engine.checks import Index
 from .pruner import InfoBatch as Pruner
 from .sampler import InfoBatchSampler
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from .bench.machine import provenance
+from .machine import provenance
 
 if TYPE_CHECKING:
     from .pruner import InfoBatch

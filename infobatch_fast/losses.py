@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch.nn import functional
 
-from .checks import check_choice, check_int
+from .engine.checks import check_choice, check_int
 
 
 def per_sample(

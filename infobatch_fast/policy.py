@@ -1,4 +1,4 @@
-"""Policies: which samples may be pruned in an epoch, and how often. The schedule: in which epochs."""
+"""Policies: which samples may be pruned in an epoch, and how often."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
-from . import ops
-from .checks import check_fraction, check_fractions, check_int
-
-if TYPE_CHECKING:
-    from .distributed import Ranks
-    from .scores import ScoreTable, Thresholds
+from .engine import ops
+from .engine.checks import check_fraction, check_fractions
+from .engine.ranks import Ranks
+from .engine.table import ScoreTable, Thresholds
 
 
 class Policy(ABC):
@@ -189,27 +186,3 @@ class NoPruning(Policy):
     def thresholds(self, table: ScoreTable, ranks: Ranks) -> Thresholds:
         """Minus infinity: no score is below it."""
         return table.constant_threshold(-math.inf, ranks)
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Epochs in [warmup_epochs, floor(delta * num_epochs)) are pruned, all others are full (the paper's annealing, Eq. 10)."""
-
-    num_epochs: int
-    delta: float
-    warmup_epochs: int
-
-    def __post_init__(self) -> None:
-        meaning = "the fraction of the epochs after which all samples are used again; the paper's choice is 0.875"
-        object.__setattr__(self, "num_epochs", check_int("num_epochs", self.num_epochs, 1))
-        object.__setattr__(self, "warmup_epochs", check_int("warmup_epochs", self.warmup_epochs, 0))
-        object.__setattr__(self, "delta", check_fraction("delta", self.delta, closed=True, meaning=meaning))
-
-    @property
-    def end(self) -> int:
-        """The first of the full epochs at the end."""
-        return math.floor(self.delta * self.num_epochs)
-
-    def prunes(self, epoch: int) -> bool:
-        """Whether ``epoch`` is pruned."""
-        return self.warmup_epochs <= epoch < self.end

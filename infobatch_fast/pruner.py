@@ -11,20 +11,21 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 
-from . import ops
-from .checks import Index, check_choice, check_index, check_int, check_size, check_values
-from .distributed import find_ranks
-from .epochs import Epochs
-from .flow import Flow
-from .growth import move_scores, new_data_source
-from .histogram import count_scores
-from .lengths import Lengths, expect_steps
-from .plan import Planner
-from .policy import MeanThreshold, Policy, Schedule
-from .protect import Protect, check_protect, count_bits, protect_samples
+from .engine import ops
+from .engine.checks import Index, check_choice, check_index, check_int, check_size, check_values
+from .engine.epochs import Epochs
+from .engine.flow import Flow
+from .engine.growth import move_scores, new_data_source
+from .engine.histogram import count_scores
+from .engine.lengths import Lengths, expect_steps
+from .engine.plan import Planner
+from .engine.protect import Protect, check_protect, count_bits, protect_samples
+from .engine.ranks import find_ranks
+from .engine.schedule import Schedule
+from .engine.state import pack_state, unpack_state
+from .engine.table import ScoreTable, memory_for
+from .policy import MeanThreshold, Policy
 from .sampler import InfoBatchSampler, Reading
-from .scores import ScoreTable, memory_for
-from .state import pack_state, unpack_state
 from .stats import EpochStats
 
 

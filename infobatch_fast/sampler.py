@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch.utils.data import DistributedSampler
 
-from .checks import check_int
-from .chunks import CHUNK, Ids, read_chunks
-from .epochs import Place
-from .flow import NOTHING, Flow
+from .engine.checks import check_int
+from .engine.chunks import CHUNK, Ids, read_chunks
+from .engine.epochs import Place
+from .engine.flow import NOTHING, Flow
 
 if TYPE_CHECKING:
     from .pruner import InfoBatch

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from .checks import check_int
+from .engine.checks import check_int
 from .pruner import InfoBatch
 
 

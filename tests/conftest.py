@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from infobatch_fast import ops
-from infobatch_fast.plan import Planner
+from infobatch_fast.engine import ops
+from infobatch_fast.engine.plan import Planner
 
 HAS_GPU = torch.cuda.is_available() and ops.CUDA_ARCHITECTURES is not None
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from runs import loss_of, record
 
-from infobatch_fast import InfoBatch, ops
-from infobatch_fast.plan import Plan, Planner
+from infobatch_fast import InfoBatch
+from infobatch_fast.engine import ops
+from infobatch_fast.engine.plan import Plan, Planner
 
 
 def ahead(batches: Iterable[list[int]], count: int) -> Iterator[list[int]]:

@@ -24,7 +24,8 @@ import torch
 import torch.distributed as dist
 from runs import loss_of, record
 
-from infobatch_fast import InfoBatch, ops
+from infobatch_fast import InfoBatch
+from infobatch_fast.engine import ops
 
 CONTEXT = multiprocessing.get_context("forkserver")
 SLOW = [

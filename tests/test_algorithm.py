@@ -9,7 +9,8 @@ import torch
 from compare import RULES, SCORES, assert_same_decisions, bits, feed, make_scores, policy_of, seen_of
 from oracle import Oracle, Rule, cutoff, float32, prunes, weight
 
-from infobatch_fast import InfoBatch, QuantileTiers, ops
+from infobatch_fast import InfoBatch, QuantileTiers
+from infobatch_fast.engine import ops
 from infobatch_fast.policy import Schedule
 
 SIZES = [1, 2, 7, 8, 9, 31, 32, 33, 63, 64, 65, 127, 128, 129, 511, 512, 513, 1023, 1024, 1025, 5003]

@@ -11,7 +11,8 @@ import torch
 from refusals import INTS, raises
 from torch.utils.data import IterableDataset
 
-from infobatch_fast import InfoBatch, MeanThreshold, QuantileTiers, RandomPruning, ops, with_index
+from infobatch_fast import InfoBatch, MeanThreshold, QuantileTiers, RandomPruning, with_index
+from infobatch_fast.engine import ops
 
 
 class Stream(IterableDataset[int]):

@@ -10,7 +10,7 @@ import torch
 from compare import LARGEST, TINIEST, bits, make_scores
 from oracle import exact_sum, float32, mean_threshold, place, round_up, value_at
 
-from infobatch_fast import ops
+from infobatch_fast.engine import ops
 
 TILE = 512  # scores that the CPU adds up at once; sizes around it and its multiples are the awkward ones
 SIZES = [0, 1, 2, 255, 256, 257, 511, 512, 513, 1000, 1023, 1024, 1025]

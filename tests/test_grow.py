@@ -55,7 +55,7 @@ def test_a_grown_pruner_decides_as_one_that_was_made_so(device: torch.device, be
 def test_tables_of_many_pieces_move_as_those_of_one(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     states = []
     for piece in (1 << 20, 512):
-        monkeypatch.setattr("infobatch_fast.growth.PIECE", piece)
+        monkeypatch.setattr("infobatch_fast.engine.growth.PIECE", piece)
         pruner = InfoBatch(3001, 10, delta=1.0, device=device, protect=range(0, 3001, 7))
         record_all(pruner)
         pruner.set_epoch(1)

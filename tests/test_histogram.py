@@ -11,7 +11,8 @@ from runs import record
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from infobatch_fast import InfoBatch, histogram
+from infobatch_fast import InfoBatch
+from infobatch_fast.engine import histogram
 
 CASES = {
     "losses": (torch.rand(5000, generator=torch.Generator().manual_seed(1)) * 30 - 25).exp().tolist(),

@@ -10,9 +10,9 @@ import torch
 from runs import pruner_of, train
 from syncs import no_host_sync
 
-from infobatch_fast import InfoBatch, __version__, ops
+from infobatch_fast import InfoBatch, __version__, machine
 from infobatch_fast import __main__ as command_line
-from infobatch_fast.bench import machine
+from infobatch_fast.engine import ops
 
 
 def test_info_names_version_build_devices_and_threads(capsys: pytest.CaptureFixture[str]) -> None:

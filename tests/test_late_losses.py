@@ -8,7 +8,7 @@ import torch
 from flows import Made, Trainer, ahead, first_difference, plans  # noqa: F401
 
 from infobatch_fast import InfoBatch
-from infobatch_fast.late import LateLosses, OnTheirWay, look_behind
+from infobatch_fast.engine.late import LateLosses, OnTheirWay, look_behind
 
 SIZE = 203
 

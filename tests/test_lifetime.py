@@ -11,7 +11,8 @@ import torch
 from runs import order, record_all
 from torch.utils.data import DataLoader
 
-from infobatch_fast import InfoBatch, ops, with_index
+from infobatch_fast import InfoBatch, with_index
+from infobatch_fast.engine import ops
 
 SIZE = 300
 

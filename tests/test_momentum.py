@@ -72,7 +72,7 @@ def test_a_bad_index_is_counted_once_and_harms_nothing(device: torch.device) -> 
 
 
 def test_without_momentum_nothing_is_looked_up(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infobatch_fast.scores.ScoreTable.blend", None)
+    monkeypatch.setattr("infobatch_fast.engine.table.ScoreTable.blend", None)
     for policy in (MeanThreshold(), QuantileTiers(), RandomPruning(), NoPruning()):
         assert policy.momentum == 0.0
         record_all(InfoBatch(10, 9, policy=policy, device=device))

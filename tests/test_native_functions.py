@@ -7,7 +7,7 @@ import torch
 from compare import make_scores
 from oracle import DEAL, SHUFFLE, Permutation, cutoff, keep_draw, philox, weight
 
-from infobatch_fast import ops
+from infobatch_fast.engine import ops
 
 SMALL = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 100, 255, 257, 1000, 1023, 1024, 1025, 4097, 10007]
 NARROW = [(2**16 - 1) << 15, (2**16 - 1) << 16]  # 2^16 - 1 rows, the most that go by products of 32 bits

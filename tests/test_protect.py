@@ -52,7 +52,7 @@ def test_ids_and_a_mask_of_the_same_samples_protect_the_same(device: torch.devic
 
 
 def test_more_ids_than_are_looked_at_in_one_go(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
-    monkeypatch.setattr("infobatch_fast.protect.PIECE", 16)
+    monkeypatch.setattr("infobatch_fast.engine.protect.PIECE", 16)
     ids = torch.arange(0, 300, 2)
     mask = torch.zeros(300, dtype=torch.bool)
     mask[ids] = True

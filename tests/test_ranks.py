@@ -15,7 +15,7 @@ from runs import loss_of, order, record, train
 from torch.distributed.device_mesh import init_device_mesh
 
 from infobatch_fast import InfoBatch, MeanThreshold, NoPruning, QuantileTiers, RandomPruning
-from infobatch_fast.distributed import Ranks
+from infobatch_fast.engine.ranks import Ranks
 
 pytestmark = needs_gloo
 

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from infobatch_fast import InfoBatch, MeanThreshold, Policy, QuantileTiers, RandomPruning, ops
+from infobatch_fast import InfoBatch, MeanThreshold, Policy, QuantileTiers, RandomPruning
+from infobatch_fast.engine import ops
 
 pytest.importorskip("sklearn", reason="the digits are scikit-learn's")
 from sklearn.datasets import load_digits

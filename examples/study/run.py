@@ -31,7 +31,7 @@ from train import train
 from workloads import open_workload
 
 from infobatch_fast import NoPruning, Policy, QuantileTiers, RandomPruning
-from infobatch_fast.bench.machine import load, provenance
+from infobatch_fast.machine import load, provenance
 
 Key = tuple[str, str, int]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .. import ops
+from ..engine import ops
 from . import compare, report, suite, summary
 
 if TYPE_CHECKING:

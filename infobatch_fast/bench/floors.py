@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from ..machine import clock_hertz
 from ..sampler import RUN
-from .machine import clock_hertz
 
 # Philox4x32-10 decides eight samples a block. Each of its ten rounds takes two 32 x 32 -> 64-bit products, their two high halves
 # (a shift on a CPU, a register of its own on a GPU) and two three-way exclusive-ors, which are four without AVX-512. The keys are

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..chunks import CHUNK
+from ..engine.chunks import CHUNK
 from . import floors
 from .answers import FIRST_EPOCH
 from .contender import Contender, Ours

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from .. import ops
-from ..chunks import CHUNK
+from ..engine import ops
+from ..engine.chunks import CHUNK
 from . import floors
 from .contender import Ours
 from .operations import Field, epoch_numbers, exhaust, places

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from ..machine import available_bytes
 from .baselines import PlainTorch, Published, TorchDistributedSampler, TorchRandomSampler, VectorisedNumpy
 from .contender import Contender, Ours
 from .installed import InstalledPackage, is_installed
-from .machine import available_bytes
 
 SHARE = 0.9  # of the free memory
 OTHERS = 4.0 + 0.5 + 1.0  # bytes a sample that the benchmark itself holds: scores, marks, and a byte for each id that was seen

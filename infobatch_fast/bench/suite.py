@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from ..machine import load, provenance
 from . import answers, floors, operations, parts
 from .contender import Contender, Ours, fill_all, synthetic_scores
-from .machine import load, provenance
 from .memory import measure_apart
 from .operations import Field, Operation
 from .roster import contender_classes, fits_alone, fitting

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
+from ..engine.state import gather_state
 from ..pruner import InfoBatch
 from ..sampler import InfoBatchBatchSampler, InfoBatchSampler
-from ..state import gather_state
 
 LOWEST_VERSION = "2.5"
 KEY = "infobatch_fast"  # in the trainer's checkpoint

@@ -5,14 +5,24 @@ from __future__ import annotations
 import struct
 import time
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from . import ops
-from .distributed import Ranks
-from .policy import Policy
-from .scores import NEVER, ScoreTable, Thresholds
+from .ranks import Ranks
+from .table import NEVER, ScoreTable, Thresholds
+
+
+class Rule(Protocol):
+    """What a plan needs of a policy."""
+
+    @property
+    def cutoffs(self) -> ops.Cutoffs:
+        """Of each tier the keep probability in units of 2^-16."""
+
+    def thresholds(self, table: ScoreTable, ranks: Ranks) -> Thresholds:
+        """Where the tiers end, measured on the scores of all ranks."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +103,14 @@ class Planner:
 
     Args:
         table: Scores and marks; a plan is written into the marks.
-        policy: Measures the thresholds, and prunes in the epochs that the schedule says.
+        policy: Measures the thresholds, and says with what probability a tier is kept.
         seed, shuffle, drop_last: As in ``InfoBatch``.
         ranks: Who takes part.
         settings: What must be the same on all ranks, by name.
     """
 
     table: ScoreTable
-    policy: Policy
+    policy: Rule
     seed: int
     shuffle: bool
     drop_last: bool

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .checks import check_int
 
 if TYPE_CHECKING:
-    from .pruner import InfoBatch
+    from ..pruner import InfoBatch
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from . import ops
 
 if TYPE_CHECKING:
     from .plan import Plan
-    from .scores import ScoreTable
+    from .table import ScoreTable
 
 
 class OnTheirWay(NamedTuple):

@@ -10,13 +10,13 @@ import torch
 
 from . import ops
 from .checks import check_int
-from .distributed import Ranks, local_part, shared_tensor
 from .epochs import LAST_EPOCH, SavedPlan
 from .flow import Flow
-from .scores import NEVER, ScoreTable
+from .ranks import Ranks, local_part, shared_tensor
+from .table import NEVER, ScoreTable
 
 if TYPE_CHECKING:
-    from .pruner import InfoBatch
+    from ..pruner import InfoBatch
 
 FORMAT, FORMAT_WITH_PROTECTED = 1, 2  # the second has one tensor more
 BYTES_PER_ROW = 4  # marks of eight slots

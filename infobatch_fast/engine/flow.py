@@ -15,7 +15,7 @@ from .epochs import LAST_EPOCH, Epochs, Place, SavedPlan
 from .late import LateLosses, OnTheirWay, look_behind
 from .lengths import Lengths
 from .plan import Plan, Planner
-from .policy import Schedule
+from .schedule import Schedule
 
 NOTHING: Ids = np.empty(0, dtype=np.int64)
 

@@ -10,7 +10,7 @@ import torch
 from . import ops
 from .checks import check_int
 from .plan import Plan, Planner
-from .policy import Schedule
+from .schedule import Schedule
 
 LAST_EPOCH = 2**32 - 1  # what a counter of the generator holds
 

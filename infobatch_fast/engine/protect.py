@@ -11,7 +11,7 @@ import torch
 from . import ops
 
 if TYPE_CHECKING:
-    from .scores import ScoreTable
+    from .table import ScoreTable
 
 Protect: TypeAlias = torch.Tensor | Sequence[int] | Sequence[bool]
 PIECE = 1 << 20  # ids looked at in one go

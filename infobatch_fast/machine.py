@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .. import ops
+from .engine import ops
 
 PARTNERS = (
     *("accelerate", "transformers", "datasets", "lightning", "pytorch-lightning", "torchdata", "tensorboard", "webdataset"),

@@ -10,9 +10,9 @@ import torch
 
 from . import ops
 from .checks import check_size
-from .distributed import Ranks
 from .protect import bits_at, set_bits
-from .scores import ScoreTable
+from .ranks import Ranks
+from .table import ScoreTable
 
 PIECE = 1 << 20  # slots moved at a time: a multiple of 128, as marks are padded to that
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from . import ops
-from .distributed import Ranks
+from .ranks import Ranks
 
 NEVER = -math.inf
 MAX_SLOTS = 2**39  # of one rank: the directory numbers blocks of 128 slots with 32 bits

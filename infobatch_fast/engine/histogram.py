@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from .distributed import Ranks
+from .ranks import Ranks
 
 PIECE = 1 << 20  # scores binned in one go: some 30 MB of temporary tensors
 
