@@ -126,7 +126,8 @@ class InfoBatch(Dataset[Any]):
 
     def get_pruned_count(self) -> int:
         """Samples skipped so far: the sum over the epochs planned, over all ranks."""
-        return self.pruner._epochs.planned_samples - self.pruner._epochs.planned_kept
+        epochs = self.pruner.engine.epochs
+        return epochs.planned_samples - epochs.planned_kept
 
     def mean_score(self) -> torch.Tensor:
         """Mean score of the seen samples of this rank; NaN if there is none."""

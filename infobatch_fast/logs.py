@@ -10,12 +10,10 @@ from datetime import datetime, timezone
 from os import PathLike
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .machine import provenance
-
-if TYPE_CHECKING:
-    from .pruner import InfoBatch
+from .pruner import InfoBatch
 
 FORMAT = 1
 
@@ -57,7 +55,7 @@ class JsonLines:
         line = {
             "kind": "epoch",
             **dataclasses.asdict(stats),
-            "resumed": pruner._epochs.plan().restored,
+            "resumed": pruner.engine.epochs.plan().restored,
             "seconds": seconds,
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "histogram": {"counts": counts.tolist(), "edges": edges.tolist()},

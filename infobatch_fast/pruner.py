@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Sized
-from contextlib import AbstractContextManager
+from collections.abc import Sequence, Sized
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn, overload
 
 import torch
 import torch.distributed as dist
 
+from .arguments import Arguments
 from .engine import ops
 from .engine.checks import Index, check_choice, check_index, check_int, check_size, check_values
-from .engine.epochs import Epochs
-from .engine.flow import Flow
-from .engine.growth import move_scores, new_data_source
+from .engine.engine import Engine
+from .engine.expected import expected_steps
 from .engine.histogram import count_scores
-from .engine.lengths import Lengths, expect_steps
-from .engine.plan import Planner
-from .engine.protect import Protect, check_protect, count_bits, protect_samples
+from .engine.lengths import Lengths
+from .engine.protect import Protect, count_bits
 from .engine.ranks import find_ranks
 from .engine.schedule import Schedule
-from .engine.state import pack_state, unpack_state
-from .engine.table import ScoreTable, memory_for
+from .engine.settings import Settings
 from .policy import MeanThreshold, Policy
-from .sampler import InfoBatchSampler, Reading
+from .sampler import InfoBatchSampler
 from .stats import EpochStats
 
 
-class InfoBatch:
+class InfoBatch(Arguments):
     """Unbiased dynamic data pruning: skips well-learned samples at random and weights the others so that the gradient stays right.
 
     In a pruned epoch each sample whose last seen loss H is below the mean is skipped with probability r; the ones of them that
@@ -63,8 +59,8 @@ class InfoBatch:
             anyway, at the next plan or at ``stats``. "sync": each ``update`` checks first, and waits for the device.
 
     Attributes:
-        epoch: The current epoch: the number of its plan.
-        num_samples: N.
+        sampler: What a ``DataLoader`` takes. It holds the engine and not the pruner, so each is gone as soon as nobody uses it.
+        engine: What is inside, for the modules of this package; it may change with any release.
 
     Raises:
         TypeError: ``data_source`` has no length, or an argument is of a wrong type.
@@ -106,63 +102,35 @@ class InfoBatch:
         protect: Protect | None = None,
         check: Literal["deferred", "sync"] = "deferred",
     ) -> None:
-        self.data_source = data_source
-        self.num_samples = check_size(data_source)
-        self.schedule = Schedule(num_epochs, delta, warmup_epochs)
-        self.policy = _choose_policy(policy, prune_ratio)
-        self.shuffle, self.drop_last = bool(shuffle), bool(drop_last)
-        self.seed = check_int("seed", seed, 0, 2**64 - 1)
-        self.lengths = Lengths(batch_size, steps_per_epoch)
         check_choice("shard", shard, ("scattered", "contiguous"))
         check_choice("check", check, ("deferred", "sync"))
-        self.shard = shard if self.shuffle else "contiguous"
-        self._check_first = check == "sync"
-        protected = None if protect is None else check_protect(protect, self.num_samples)
-        self._ranks = find_ranks(num_replicas, rank, process_group)
-        self.device = ops.check_device(device)
-
-        with self._memory_for(self.num_samples, protected is not None):
-            self._table = self._new_table(self.num_samples)
-            if protected is not None:
-                protect_samples(self._table, protected)
-            planner = self._new_planner(self._table)
-            self._token = torch.zeros(1, device=self.device)
-        self._epochs = Epochs(planner, self.schedule) if self.lengths.is_dynamic else Flow(planner, self.schedule, self.lengths)
-        self._handle = ops.register(self)
-        self._reading, self._find_sampler = Reading(), _no_sampler
+        num_samples = check_size(data_source)
+        settings = Settings(
+            schedule=Schedule(num_epochs, delta, warmup_epochs),
+            policy=_choose_policy(policy, prune_ratio),
+            shuffle=bool(shuffle),
+            shard=shard if shuffle else "contiguous",
+            seed=check_int("seed", seed, 0, 2**64 - 1),
+            drop_last=bool(drop_last),
+            lengths=Lengths(batch_size, steps_per_epoch),
+            check_first=check == "sync",
+        )
+        ranks = find_ranks(num_replicas, rank, process_group)
+        self.engine = Engine(data_source, num_samples, settings, ranks, ops.check_device(device), protect)
+        self.sampler = InfoBatchSampler(self.engine)
 
     @property
-    def sampler(self) -> InfoBatchSampler:
-        """The sampler of this pruner. It keeps the pruner alive, and is made anew, where it was, when nobody has it any more.
-
-        What was set on it as an attribute is then gone.
-        """
-        sampler = self._find_sampler()
-        if sampler is None:
-            sampler = InfoBatchSampler(self, self._reading)
-            self._find_sampler = weakref.ref(sampler)
-        return sampler
-
-    def _memory_for(self, num_samples: int, protects: bool) -> AbstractContextManager[None]:
-        return memory_for(num_samples, self._ranks.shard(num_samples)[1], protects, self.device)
-
-    def _new_table(self, num_samples: int) -> ScoreTable:
-        return ScoreTable(num_samples, self.seed, self.shard == "scattered", self._ranks, self.device)
-
-    def _new_planner(self, table: ScoreTable) -> Planner:
-        names = ("schedule", "policy", "shuffle", "shard", "seed", "drop_last", "lengths")
-        settings = {name: repr(getattr(self, name)) for name in names} | {"num_samples": repr(table.num_samples)}
-        settings |= {"protect": str(table.protect is not None), "algorithm": str(ops.ALGORITHM_VERSION)}
-        return Planner(table, self.policy, self.seed, self.shuffle, self.drop_last, self._ranks, settings)
+    def epoch(self) -> int:
+        """The current epoch: the number of its plan."""
+        return self.engine.epochs.epoch
 
     @property
     def protected(self) -> int:
         """Samples of this rank that are never pruned. Waits for the device."""
-        return 0 if self._table.protect is None else count_bits(self._table.protect)
+        protect = self.engine.table.protect
+        return 0 if protect is None else count_bits(protect)
 
-    num_replicas = property(lambda self: self._ranks.num_replicas)
-    rank = property(lambda self: self._ranks.rank)
-    epoch = property(lambda self: self._epochs.epoch)
+    # ---- a batch ----
 
     def update(
         self,
@@ -195,29 +163,12 @@ class InfoBatch:
             IndexError: With ``check="sync"``: an index is out of range or belongs to another rank; nothing was recorded.
         """
         check_choice("reduction", reduction, ("mean", "sum", "none"))
-        index = check_index(index, self.device)
-        check_values("losses", losses, index, self.device)
-        if scores is None:
-            scores = losses
-        else:
-            check_values("scores", scores, index, self.device)
-        if scores.dtype != torch.float32:
-            scores = scores.detach().to(torch.float32)
-        scores = scores.contiguous()
-        # Each of torch's operators, here and in backward, takes the host microseconds: with 1/B in the weights one is enough.
-        averaged = reduction == "mean" and losses.dtype == torch.float32 and losses.numel() > 0
-        if torch.compiler.is_compiling():
-            weights = ops.record(self._token, index, scores.detach(), self._handle, averaged)
-        else:  # the same without the dispatcher, which costs as much again
-            weights = self._record(index, scores, averaged)
-        if averaged:
-            return torch.dot(losses, weights)
-        weighted = losses * weights
-        if reduction == "mean":
-            return weighted.mean()
-        if reduction == "sum":
-            return weighted.sum()
-        return weighted
+        device = self.engine.device
+        index = check_index(index, device)
+        check_values("losses", losses, index, device)
+        if scores is not None:
+            check_values("scores", scores, index, device)
+        return self.engine.update(index, losses, losses if scores is None else scores, reduction)
 
     def weights(self, index: Index) -> torch.Tensor:
         """Weights of samples under the current plan, float32 [B] on the pruner's device. Nothing is recorded.
@@ -225,10 +176,12 @@ class InfoBatch:
         Args:
             index: Sample indices, as in ``update``.
         """
-        _, marks = self._look_up(index)
-        table = torch.tensor(ops.tier_weights(self._epochs.plan().cutoffs), dtype=torch.float32, device=self.device)
-        return table[(marks >> 2).long()]
+        return self.engine.weights(index)
 
+    @overload
+    def is_kept(self, index: int) -> bool: ...
+    @overload
+    def is_kept(self, index: torch.Tensor | Sequence[int]) -> torch.Tensor: ...
     def is_kept(self, index: Index) -> torch.Tensor | bool:
         """Whether the current plan keeps samples; for streams, which are filtered by their samples' ids.
 
@@ -238,8 +191,7 @@ class InfoBatch:
         Returns:
             bool [B] on the pruner's device, or a Python bool for a single int. Samples of other ranks are not kept here.
         """
-        _, marks = self._look_up(index)
-        kept = (marks & 1).bool()
+        kept = self.engine.is_kept(index)
         return bool(kept[0]) if isinstance(index, Integral) else kept
 
     def scores(self, index: Index | None = None) -> torch.Tensor:
@@ -248,11 +200,9 @@ class InfoBatch:
         Args:
             index: Sample indices, as in ``update``; None is all N, in their order.
         """
-        if index is None:
-            slots = self._table.slots_of(torch.arange(self.num_samples, device=self.device))
-        else:
-            slots, _ = self._look_up(index)
-        return torch.where(slots >= 0, self._table.scores[slots.clamp(min=0)], torch.nan)
+        return self.engine.scores(index)
+
+    # ---- an epoch ----
 
     def set_epoch(self, epoch: int) -> None:
         """Selects an epoch, as in ``DistributedSampler``. Its plan is made when it is first needed, and stays.
@@ -266,7 +216,7 @@ class InfoBatch:
         Args:
             epoch: At least 0. Epochs from ``num_epochs`` on are full.
         """
-        self._epochs.select(epoch)
+        self.engine.epochs.select(epoch)
 
     def grow(self, new_size: Sized | int | None = None, *, protect: Protect | None = None) -> None:
         """Takes up samples that were added at the end of the data set: ids [N, new_size), unseen, so kept until they have a score.
@@ -288,34 +238,7 @@ class InfoBatch:
             RuntimeError: An epoch is under way, as it always is with ``steps_per_epoch``, or the ranks do not agree. In every
                 case nothing is changed.
         """
-        if not self.lengths.is_dynamic:
-            raise RuntimeError(
-                "grow: with steps_per_epoch plans follow each other without a gap in which samples could be added: leave "
-                "steps_per_epoch out"
-            )
-        source, size = new_data_source(self.data_source, new_size, self.num_samples)
-        protected = None if protect is None else check_protect(protect, size)
-        epochs, between = self._epochs, self._epochs.is_between()
-        what = {"new_size": str(size), "epoch": str(epochs.epoch), "between epochs": str(between)}
-        self._ranks.agree(what | {"protect": str(protect is not None)}, self.device, "grow was called")
-        if size == self.num_samples and protected is None:
-            self.data_source = source
-            return
-        if not between:
-            raise RuntimeError(
-                f"grow: epoch {epochs.epoch} is under way, and its plan is one of {self.num_samples} samples: iterate it to its "
-                f"end first, or leave the rest of it out by set_epoch({epochs.epoch + 1}); and call grow before anything that "
-                "needs the next plan, such as len(loader)"
-            )
-        with self._memory_for(size, protected is not None or self._table.protect is not None):
-            table = self._new_table(size)
-            move_scores(self._table, table, self._ranks)
-            if protected is not None:
-                protect_samples(table, protected)
-            planner = self._new_planner(table)
-        epochs.before_writing()  # what was read ahead from the old table is done before its memory is given away
-        epochs.plan_with(planner)
-        self.data_source, self.num_samples, self._table = source, size, table
+        self.engine.grow(new_size, protect)
 
     @property
     def progress(self) -> float:
@@ -323,7 +246,7 @@ class InfoBatch:
 
         (epoch + losses / indices of the epoch) / num_epochs; with ``steps_per_epoch=S``: steps / (num_epochs * S).
         """
-        return self._epochs.progress()
+        return self.engine.epochs.progress()
 
     def steps(self, batch_size: int, drop_last: bool = False) -> int:
         """Steps of the current epoch on each rank, after a restart those that are left of it. Makes its plan.
@@ -353,7 +276,9 @@ class InfoBatch:
             >>> InfoBatch(1000, num_epochs=10, prune_ratio=0.5).expected_steps(10)  # 1 + 2 full epochs, 7 that save a quarter
             825
         """
-        return expect_steps(self, batch_size)
+        return expected_steps(self.engine.epochs, batch_size)
+
+    # ---- what came of it ----
 
     @property
     def stats(self) -> EpochStats:
@@ -362,25 +287,7 @@ class InfoBatch:
         Raises:
             IndexError: ``update`` got indices that do not belong here.
         """
-        plan, epochs = self._epochs.plan(), self._epochs
-        faults = self._table.faults.tolist()
-        self._table.raise_bad_indices(faults)
-        return EpochStats(
-            epoch=plan.epoch,
-            pruned=plan.pruned,
-            num_samples=self.num_samples,
-            kept=plan.kept,
-            saved_fraction=1.0 - plan.kept / self.num_samples,
-            thresholds=plan.thresholds,
-            seen=plan.seen,
-            tier_sizes=plan.tier_sizes,
-            tier_kept=plan.tier_kept,
-            weights=tuple(ops.tier_weights(plan.cutoffs)[: len(plan.tier_sizes)]),
-            scored=max(0, epochs.scored),
-            non_finite=faults[0],
-            total_saved_fraction=1.0 - epochs.planned_kept / epochs.planned_samples,
-            plan_seconds=plan.seconds,
-        )
+        return EpochStats.of(self.engine.epochs)
 
     def histogram(self, bins: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
         """How the seen scores of all ranks are distributed. They are counted where they are, and no plan is made.
@@ -405,7 +312,9 @@ class InfoBatch:
             >>> pruner.histogram(bins=2)
             (tensor([2, 1]), tensor([ 1.,  4., 16.], dtype=torch.float64))
         """
-        return count_scores(self._table.scores, check_int("bins", bins, 1), self._ranks)
+        return count_scores(self.engine.table.scores, check_int("bins", bins, 1), self.engine.ranks)
+
+    # ---- checkpoints ----
 
     def state_dict(self) -> dict[str, Any]:
         """All that a restart needs, between any two steps: scores, the plan in force and what of it was visited.
@@ -414,7 +323,7 @@ class InfoBatch:
             Numbers and tensors that ``torch.save`` writes and ``torch.load(weights_only=True)`` reads. The tensors are the live
             ones: save or clone them before the next step. 4.5 bytes a sample.
         """
-        return pack_state(self)
+        return self.engine.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where ``state`` was taken: samples visited before do not come again, the others come in the same order.
@@ -425,10 +334,10 @@ class InfoBatch:
         Raises:
             ValueError: ``state`` does not fit: another format, data set size, seed or order. Nothing is changed then.
         """
-        unpack_state(self, state)
+        self.engine.load_state_dict(state)
 
     def __repr__(self) -> str:
-        plan = self._epochs.plan_in_force
+        plan = self.engine.epochs.plan_in_force
         planned = "" if plan is None else f": {plan.kept} kept, {1 - plan.kept / self.num_samples:.1%} saved"
         ranks = f", rank={self.rank} of {self.num_replicas}" if self.num_replicas > 1 else ""
         place = f"epoch {self.epoch} of {self.schedule.num_epochs}"
@@ -436,38 +345,8 @@ class InfoBatch:
             place = f"{self.progress:.1%} of {self.schedule.num_epochs} epochs, plan {self.epoch}"
         return f"InfoBatch({self.num_samples} samples, {self.policy}, {place}{planned}, device={str(self.device)!r}{ranks})"
 
-    def __reduce__(self) -> Any:
-        raise TypeError(
-            "InfoBatch cannot be pickled or copied: save pruner.state_dict() instead, and pass the data set, not the pruner, to "
-            "worker processes"
-        )
-
-    def _record(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor:
-        """What ``ops.record`` does, at run time."""
-        plan = self._epochs.plan()
-        if self._check_first:
-            faults = torch.zeros_like(self._table.faults)
-            ops.look_up(self._table.shard, self._table.marks, faults, index)
-            self._table.raise_bad_indices(faults.tolist())
-        if self.policy.momentum:
-            scores = self._table.blend(index, scores.detach(), self.policy.momentum)
-        return self._epochs.record(plan, index, scores, averaged)
-
-    def _look_up(self, index: Index) -> tuple[torch.Tensor, torch.Tensor]:
-        checked = check_index(index, self.device)
-        self._epochs.plan()
-        table, found = self._table, torch.zeros_like(self._table.faults)
-        slots, marks = ops.look_up(table.shard, table.marks, found, checked)
-        found[2:3].zero_()  # it is no fault to ask about samples of other ranks
-        table.faults[3:] = torch.where(found[1:2] > 0, found[3:], table.faults[3:])
-        table.faults[:3] += found[:3]
-        if self._check_first:
-            table.raise_bad_indices(table.faults.tolist())
-        return slots, marks
-
-
-def _no_sampler() -> InfoBatchSampler | None:
-    return None
+    def __reduce__(self) -> NoReturn:
+        self.engine.__reduce__()
 
 
 def _choose_policy(policy: Policy | None, prune_ratio: float) -> Policy:

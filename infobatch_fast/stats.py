@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .engine import ops
+from .engine.epochs import Epochs
+
 
 @dataclass(frozen=True)
 class EpochStats:
@@ -40,3 +43,30 @@ class EpochStats:
     non_finite: int
     total_saved_fraction: float
     plan_seconds: float
+
+    @classmethod
+    def of(cls, epochs: Epochs) -> EpochStats:
+        """The statistics of the current epoch, whose plan is made if need be. Waits for the device.
+
+        Raises:
+            IndexError: ``update`` got indices that do not belong here.
+        """
+        plan, table = epochs.plan(), epochs.table
+        faults = table.faults.tolist()
+        table.raise_bad_indices(faults)
+        return cls(
+            epoch=plan.epoch,
+            pruned=plan.pruned,
+            num_samples=table.num_samples,
+            kept=plan.kept,
+            saved_fraction=1.0 - plan.kept / table.num_samples,
+            thresholds=plan.thresholds,
+            seen=plan.seen,
+            tier_sizes=plan.tier_sizes,
+            tier_kept=plan.tier_kept,
+            weights=tuple(ops.tier_weights(plan.cutoffs)[: len(plan.tier_sizes)]),
+            scored=max(0, epochs.scored),
+            non_finite=faults[0],
+            total_saved_fraction=1.0 - epochs.planned_kept / epochs.planned_samples,
+            plan_seconds=plan.seconds,
+        )

@@ -75,11 +75,11 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
             )
         self.dataset, self._key = dataset, key
         self._pruner: InfoBatch | None = pruner
-        self._num_samples, table = pruner.num_samples, pruner._table
+        self._num_samples, table = pruner.num_samples, pruner.engine.table
         one_rank = pruner.num_replicas == 1
         self.ids = range(self._num_samples) if one_rank else range(table.first_slot, table.first_slot + table.num_slots)
         # Shared by all processes. A worker never sees the pruner, whose tables may be on a GPU.
-        self._moves = _shared(pruner._epochs.moves)
+        self._moves = _shared(pruner.engine.epochs.moves)
         self._bits = _shared(torch.zeros(-(-len(self.ids) // 8), dtype=torch.uint8))
         # Number of the last set_epoch call, 0 while there is none or it is writing; `moves` at that call; the epoch; and for each
         # worker the number of the call whose epoch it has iterated to the end.
@@ -108,7 +108,7 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
                 "loader"
             )
         pruner.set_epoch(epoch)
-        plan, moves = pruner._epochs.plan(), int(self._moves)
+        plan, moves = pruner.engine.epochs.plan(), int(self._moves)
         self._words[0] = 0
         if int(self._words[1]) != moves or self._calls == 0:
             self._write(pruner, looked_at=KEPT | VISITED if plan.restored else KEPT)
@@ -169,7 +169,7 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
         powers = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=pruner.device)
         for start in range(self.ids.start, self.ids.stop, CHUNK):
             index = torch.arange(start, min(start + CHUNK, self.ids.stop), device=pruner.device)
-            _, marks = pruner._look_up(index)
+            _, marks = pruner.engine.look_up(index)
             kept = torch.zeros(-(-len(index) // 8) * 8, dtype=torch.uint8, device=pruner.device)
             kept[: len(index)] = (marks & looked_at) == KEPT
             place = (start - self.ids.start) // 8

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from infobatch_fast.engine import ops
-from infobatch_fast.engine.plan import Planner
+from infobatch_fast.engine.planner import Planner
 
 HAS_GPU = torch.cuda.is_available() and ops.CUDA_ARCHITECTURES is not None
 

@@ -13,7 +13,8 @@ from runs import loss_of, record
 
 from infobatch_fast import InfoBatch
 from infobatch_fast.engine import ops
-from infobatch_fast.engine.plan import Plan, Planner
+from infobatch_fast.engine.plan import Plan
+from infobatch_fast.engine.planner import Planner
 
 
 def ahead(batches: Iterable[list[int]], count: int) -> Iterator[list[int]]:

@@ -160,7 +160,7 @@ def flat(lists: Iterable[Iterable[Any]]) -> list[Any]:
 
 def own_ids(pruner: InfoBatch) -> torch.Tensor:
     """The samples of this rank, ascending; asked of the table, since the public functions count others' samples as faults."""
-    table, everything = pruner._table, torch.arange(pruner.num_samples, device=pruner.device)
+    table, everything = pruner.engine.table, torch.arange(pruner.num_samples, device=pruner.device)
     slots, _ = ops.look_up(table.shard, table.marks, torch.zeros_like(table.faults), everything)
     return everything[slots >= 0].cpu()
 

@@ -37,8 +37,8 @@ def test_cpu_and_gpu_leave_the_same_bits_after_any_sequence_of_updates(size, pol
     for epoch in range(4):
         orders = [train(pruner, epoch, torch.Generator().manual_seed(epoch)) for pruner in (cpu, gpu)]
         assert torch.equal(*orders)
-        assert torch.equal(cpu._table.row_marks, gpu._table.row_marks.cpu())
-        assert torch.equal(cpu._table.scores.view(torch.int32), gpu._table.scores.view(torch.int32).cpu())
+        assert torch.equal(cpu.engine.table.row_marks, gpu.engine.table.row_marks.cpu())
+        assert torch.equal(cpu.engine.table.scores.view(torch.int32), gpu.engine.table.scores.view(torch.int32).cpu())
         assert cpu.stats.thresholds == gpu.stats.thresholds
         assert cpu.stats.tier_kept == gpu.stats.tier_kept
 

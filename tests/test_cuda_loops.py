@@ -68,8 +68,8 @@ def test_a_captured_update_goes_on_under_later_plans(policy: Policy, batch: int)
             losses.uniform_()
             graph.replay()
             assert torch.equal(out, eager.update(part, losses))
-        assert torch.equal(captured._table.scores.view(torch.int32), eager._table.scores.view(torch.int32))
-        assert torch.equal(captured._table.row_marks, eager._table.row_marks)
+        assert torch.equal(captured.engine.table.scores.view(torch.int32), eager.engine.table.scores.view(torch.int32))
+        assert torch.equal(captured.engine.table.row_marks, eager.engine.table.row_marks)
 
 
 @POLICIES
@@ -92,7 +92,7 @@ def test_a_restart_in_mid_epoch_leaves_the_same_rest_of_the_order_as_on_the_cpu(
         for each in (pruner, again):
             each.set_epoch(2)
         assert torch.equal(again.sampler.indices(), pruner.sampler.indices())
-        rests.append((rest.cpu(), again.sampler.indices().cpu(), again._table.scores.view(torch.int32).cpu()))
+        rests.append((rest.cpu(), again.sampler.indices().cpu(), again.engine.table.scores.view(torch.int32).cpu()))
     assert all(torch.equal(*pair) for pair in zip(*rests, strict=True))
 
 
@@ -120,8 +120,8 @@ def test_a_compiled_step_records_under_every_plan_what_an_eager_one_does(mode: s
             expected = eager.update(index, losses * 2)
             torch.testing.assert_close(result, expected)
             torch.testing.assert_close(factor.grad, expected)
-        assert torch.equal(compiled._table.scores.view(torch.int32), eager._table.scores.view(torch.int32))
-        assert torch.equal(compiled._table.row_marks, eager._table.row_marks)
+        assert torch.equal(compiled.engine.table.scores.view(torch.int32), eager.engine.table.scores.view(torch.int32))
+        assert torch.equal(compiled.engine.table.row_marks, eager.engine.table.row_marks)
 
 
 # ---- NCCL ----

@@ -130,10 +130,10 @@ def test_growth_by_nothing_changes_nothing(device: torch.device) -> None:
     for steps in (3, None):  # in mid-epoch, and behind it
         for each in (pruner, twin):
             train(each, 4, steps)
-        before, table = snapshot(pruner), pruner._table
+        before, table = snapshot(pruner), pruner.engine.table
         pruner.grow(20)
         assert snapshot(pruner) == before
-        assert pruner._table is table
+        assert pruner.engine.table is table
     assert train(pruner) == train(twin)
 
 
@@ -277,7 +277,7 @@ def on_ranks(folder: str, kind: dict[str, Any]) -> Any:
     everyone: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, ids.tolist())
     assert sorted(flat(everyone)) == list(range(3000))
-    return facts, pruner._table.scores, pruner.protected, order(pruner)[: pruner._epochs.plan().available]
+    return facts, pruner.engine.table.scores, pruner.protected, order(pruner)[: pruner.engine.epochs.plan().available]
 
 
 @needs_gloo

@@ -38,13 +38,13 @@ def planned(device: torch.device) -> InfoBatch:
 
 
 def visited(pruner: InfoBatch) -> list[int]:
-    _, marks = pruner._look_up(torch.arange(40))
+    _, marks = pruner.engine.look_up(torch.arange(40))
     return ((marks & 2) != 0).nonzero().flatten().tolist()
 
 
 def test_in_one_batch_a_sample_may_come_late_and_be_a_visit_of_the_new_plan(device: torch.device) -> None:
     pruner = planned(device)
-    plan, table = pruner._epochs.plan(), pruner._table
+    plan, table = pruner.engine.epochs.plan(), pruner.engine.table
     ids, weights = torch.tensor([5, 3, -1, 5], device=device), torch.tensor([7.0, 9.0, 1.0, 8.0], device=device)
     late = LateLosses(OnTheirWay(ids, weights), 3)
     now = pruner.weights([5, 3]).tolist()
@@ -59,7 +59,7 @@ def test_in_one_batch_a_sample_may_come_late_and_be_a_visit_of_the_new_plan(devi
 
 def test_late_losses_leave_neighbours_marks_alone_and_bad_indices_counted_once(device: torch.device) -> None:
     pruner = planned(device)
-    plan, table = pruner._epochs.plan(), pruner._table
+    plan, table = pruner.engine.epochs.plan(), pruner.engine.table
     everyone = torch.arange(40, device=device)
     plan.recorder(everyone[::3].contiguous(), torch.ones(14, device=device))
     late = LateLosses(OnTheirWay(everyone, torch.full((40,), 3.0, device=device)), 40)
@@ -72,11 +72,11 @@ def test_late_losses_leave_neighbours_marks_alone_and_bad_indices_counted_once(d
 
 def test_looking_behind_finds_what_was_yielded_and_not_scored(device: torch.device) -> None:
     pruner = planned(device)
-    plan = pruner._epochs.plan()
+    plan = pruner.engine.epochs.plan()
     ids = list(pruner.sampler)
     order = ids[:-6] + ids[-4:-2]  # workers handed out 4 and 3 before 6 and 5
     pruner.update(order, torch.ones(len(order), device=device))
-    samples, count = look_behind(plan, pruner._table, 4)
+    samples, count = look_behind(plan, pruner.engine.table, 4)
     assert count == 4
     assert samples.ids[samples.ids >= 0].tolist() == ids[-6:-4] + ids[-2:]
     assert samples.weights[samples.ids >= 0].tolist() == pruner.weights(ids[-6:-4] + ids[-2:]).tolist()

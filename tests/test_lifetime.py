@@ -26,7 +26,7 @@ def _no_collector() -> Iterator[None]:
 
 
 def watch(pruner: InfoBatch) -> weakref.ref[torch.Tensor]:
-    return weakref.ref(pruner._table.scores)
+    return weakref.ref(pruner.engine.table.scores)
 
 
 def test_a_pruner_is_gone_with_its_last_name(device: torch.device) -> None:
@@ -56,7 +56,7 @@ def test_a_pruner_lives_as_long_as_a_loader_has_its_sampler(device: torch.device
         return DataLoader(with_index(range(SIZE)), 64, sampler=InfoBatch(SIZE, 5, device=device).sampler)
 
     kept = loader()
-    scores = watch(kept.sampler._pruner)
+    scores = watch(kept.sampler)
     assert sorted(sample for index, _ in kept for sample in index.tolist()) == list(range(SIZE))
     assert scores() is not None
     del kept

@@ -117,7 +117,7 @@ def on_ranks() -> Any:
         pruner.set_epoch(epoch)
         kept.append(pruner.stats.kept)
         record(pruner, ids, loss_of(ids, epoch))
-    return kept, pruner.stats.thresholds, pruner._table.scores
+    return kept, pruner.stats.thresholds, pruner.engine.table.scores
 
 
 @needs_gloo

@@ -67,12 +67,12 @@ def test_more_ids_than_are_looked_at_in_one_go(monkeypatch: pytest.MonkeyPatch, 
 
 def test_nothing_is_allocated_or_saved_where_nothing_is_protected(device: torch.device) -> None:
     pruner = InfoBatch(1000, 10, device=device)
-    assert pruner._table.protect is None
+    assert pruner.engine.table.protect is None
     assert (pruner.protected, pruner.state_dict()["format"]) == (0, 1)
     assert "protected" not in pruner.state_dict()
     protecting = InfoBatch(1000, 10, device=device, protect=[5])
-    assert protecting._table.protect is not None
-    assert protecting._table.protect.numel() == 125
+    assert protecting.engine.table.protect is not None
+    assert protecting.engine.table.protect.numel() == 125
 
 
 def test_scores_of_protected_samples_count_in_the_threshold(device: torch.device) -> None:

@@ -33,10 +33,10 @@ def decide(n: int, name: str, device: str, kwargs: dict[str, Any]) -> dict[str, 
         pruner.set_epoch(epoch)
         stats, weights, yielded = pruner.stats, pruner.weights(ids).tolist(), order(pruner)
         decided = (stats.thresholds, stats.seen, stats.kept, stats.tier_sizes, stats.tier_kept, stats.weights)
-        available = pruner._epochs.plan().available
+        available = pruner.engine.epochs.plan().available
         epochs.append({"decided": decided, "kept": kept_here(pruner), "weights": weights, "order": yielded, "own": available})
         assert train(pruner, 64) == yielded
-    return {"ids": ids.tolist(), "scores": pruner._table.scores.cpu(), "epochs": epochs}
+    return {"ids": ids.tolist(), "scores": pruner.engine.table.scores.cpu(), "epochs": epochs}
 
 
 def decide_all(cases: list[tuple[int, str, str, dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -136,8 +136,8 @@ def allocate(n: int) -> tuple[int, int]:
     before = resident_bytes()
     pruner = InfoBatch(n, 9)
     assert len(pruner.sampler) == n // 4
-    directory = pruner._epochs._planner.directory
-    tensors = (pruner._table.scores, pruner._table.marks, directory._ones_before, directory._hints)
+    directory = pruner.engine.epochs.planner.directory
+    tensors = (pruner.engine.table.scores, pruner.engine.table.marks, directory._ones_before, directory._hints)
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors), resident_bytes() - before
 
 

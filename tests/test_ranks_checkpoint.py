@@ -67,7 +67,7 @@ def save_and_load_everywhere(folder: str, device: str, worlds: tuple[int, ...]) 
             pruner = make(kind, device=device, **member(group))
             visited = cut(pruner, STEPS[name])
             dcp.save({"pruner": pruner}, checkpoint_id=f"{folder}/{kind}-{name}-{world}", process_group=group)
-            scores = pruner._table.scores.cpu().clone()
+            scores = pruner.engine.table.scores.cpu().clone()
             if name != "unplanned":
                 seen["saved", kind, name, world] = facts(pruner) | {"visited": visited, "scores": scores}
         dist.barrier()
@@ -75,10 +75,10 @@ def save_and_load_everywhere(folder: str, device: str, worlds: tuple[int, ...]) 
             for target, group in mine.items():
                 pruner = make(kind, device=device, **member(group))
                 dcp.load({"pruner": pruner}, checkpoint_id=f"{folder}/{kind}-{name}-{world}", process_group=group)
-                restored = pruner._table.scores.cpu().clone()
+                restored = pruner.engine.table.scores.cpu().clone()
                 pruner.set_epoch(0)  # which some trainers send after a restart, and has no effect
                 pruner.set_epoch(EPOCH)
-                result = facts(pruner) | {"available": pruner._epochs.plan().available, "scores": restored}
+                result = facts(pruner) | {"available": pruner.engine.epochs.plan().available, "scores": restored}
                 result["rest"] = train(pruner, BATCH)
                 pruner.set_epoch(EPOCH + 1)
                 seen["loaded", kind, name, world, target] = result | {"next": facts(pruner)}
@@ -197,7 +197,7 @@ def test_an_asynchronous_checkpoint_holds_the_state_of_its_moment(tmp_path: Path
 def load_plain(path: str) -> dict[str, Any]:
     pruner = make("mean")
     pruner.load_state_dict(torch.load(path, weights_only=True))
-    return facts(pruner) | {"available": pruner._epochs.plan().available, "rest": train(pruner, BATCH)}
+    return facts(pruner) | {"available": pruner.engine.epochs.plan().available, "rest": train(pruner, BATCH)}
 
 
 @pytest.mark.parametrize("world", [1, 3])
@@ -227,7 +227,7 @@ def refuse_misfits(folder: str) -> dict[str, str]:
     for name, arguments in misfits.items():
         other = InfoBatch(**{"data_source": N, "num_epochs": 9, "delta": 1.0, **arguments})
         messages[name] = error_of(lambda other=other: dcp.load({"pruner": other}, checkpoint_id=folder + "/whole"))
-        assert torch.isnan(other._table.scores).all()  # as new
+        assert torch.isnan(other.engine.table.scores).all()  # as new
         assert (other.epoch, other.stats.seen) == (0, 0)
         assert len(train(other, BATCH)) > 0
     part = Path(folder) / "part"

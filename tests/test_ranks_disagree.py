@@ -67,7 +67,7 @@ def score_samples_of_others() -> list[str]:
     messages = []
     pruner = InfoBatch(1000, 9, delta=1.0)
     for rank in (1, 0):
-        before = pruner._table.scores.clone()
+        before = pruner.engine.table.scores.clone()
         if dist.get_rank() == rank:  # a loader that sharded a sharded sampler would get the samples of all
             weights = record(pruner, torch.arange(1000), torch.ones(1000), reduction="none")
             assert weights.sum() == 1000
@@ -75,7 +75,7 @@ def score_samples_of_others() -> list[str]:
             assert torch.equal(pruner.scores(owned), torch.ones(len(owned)))
         else:
             pruner.stats  # noqa: B018  the plan is made on all ranks
-            assert torch.equal(before.isnan(), pruner._table.scores.isnan())
+            assert torch.equal(before.isnan(), pruner.engine.table.scores.isnan())
         pruner.set_epoch(pruner.epoch + 1)
         messages.append(error_of(lambda: next(iter(pruner.sampler))))
         assert next(iter(pruner.sampler)) >= 0  # once told, it goes on

@@ -75,7 +75,7 @@ def train_on(folder: str, policy: Policy | None, fate: Fate | None) -> dict[str,
                 die()
             gradient = torch.bincount(torch.tensor(batch), minlength=N)
             position += len(batch)
-            repeats = torch.tensor([min(len(batch), max(0, position - pruner._epochs.plan().available))])
+            repeats = torch.tensor([min(len(batch), max(0, position - pruner.engine.epochs.plan().available))])
             dist.all_reduce(gradient)
             dist.all_reduce(repeats)
             model["trained"][epoch] += gradient

@@ -181,6 +181,6 @@ def test_ranks_with_pruners_of_their_own_read_any_split_and_end_at_their_own_tim
 
 def test_a_pruner_that_has_grown_needs_a_new_stream() -> None:
     pruner, kept = stream_of(Pairs())
-    pruner.num_samples += 1  # as InfoBatch.grow does
+    pruner.grow(pruner.num_samples + 1)
     with raises(ValueError, f"pruner has grown from {SIZE} to {SIZE + 1} samples: construct a new KeptOnly and a new loader"):
         kept.set_epoch(0)

@@ -210,7 +210,8 @@ def test_trap_12_scores_and_plan_take_at_most_4_6_bytes_a_sample() -> None:
     size = 1_000_000
     pruner = learned(torch.device("cpu"), size)
     len(pruner.sampler)
-    owners: list[Any] = [pruner._table, pruner._epochs, pruner._epochs.plan(), pruner._epochs._planner.directory]
+    epochs = pruner.engine.epochs
+    owners: list[Any] = [epochs.table, epochs, epochs.plan(), epochs.planner.directory]
     tensors = {
         value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()
         for owner in owners

@@ -13,6 +13,7 @@ from .plan import Plan
 
 Ids: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
+NOTHING: Ids = np.empty(0, dtype=np.int64)
 CHUNK = 1 << 16  # indices computed at a time: 0.5 MB, some milliseconds on a CPU
 
 

@@ -10,14 +10,54 @@ import torch
 
 from . import ops
 from .checks import check_size
-from .protect import bits_at, set_bits
-from .ranks import Ranks
-from .table import ScoreTable
+from .epochs import Epochs
+from .planner import Planner
+from .protect import Protect, bits_at, check_protect, protect_samples, set_bits
+from .table import ScoreTable, memory_for
 
 PIECE = 1 << 20  # slots moved at a time: a multiple of 128, as marks are padded to that
 
 
-def new_data_source(current: Sized | int, new: Sized | int | None, num_samples: int) -> tuple[Sized | int, int]:
+def grow(epochs: Epochs, current: Sized | int, new_size: Sized | int | None, protect: Protect | None) -> Sized | int:
+    """Goes on with the larger data set, whose samples beyond those of ``current`` are unseen. Collective.
+
+    Returns:
+        The data source from now on.
+
+    Raises:
+        TypeError, ValueError, IndexError, RuntimeError, torch.OutOfMemoryError: As ``InfoBatch.grow``; nothing is changed.
+    """
+    if not epochs.settings.lengths.is_dynamic:
+        raise RuntimeError(
+            "grow: with steps_per_epoch plans follow each other without a gap in which samples could be added: leave "
+            "steps_per_epoch out"
+        )
+    old = epochs.table
+    source, size = _new_data_source(current, new_size, old.num_samples)
+    protected = None if protect is None else check_protect(protect, size)
+    between = epochs.is_between()
+    what = {"new_size": str(size), "epoch": str(epochs.epoch), "between epochs": str(between)}
+    old.ranks.agree(what | {"protect": str(protect is not None)}, old.device, "grow was called")
+    if size == old.num_samples and protected is None:
+        return source
+    if not between:
+        raise RuntimeError(
+            f"grow: epoch {epochs.epoch} is under way, and its plan is one of {old.num_samples} samples: iterate it to its "
+            f"end first, or leave the rest of it out by set_epoch({epochs.epoch + 1}); and call grow before anything that "
+            "needs the next plan, such as len(loader)"
+        )
+    with memory_for(size, old.ranks.shard(size)[1], protected is not None or old.protect is not None, old.device):
+        new = old.of_size(size)
+        _move_scores(old, new)
+        if protected is not None:
+            protect_samples(new, protected)
+        planner = Planner(new, epochs.settings)
+    epochs.planner.before_writing()  # what was read ahead from the old table is done before its memory is given away
+    epochs.plan_with(planner)
+    return source
+
+
+def _new_data_source(current: Sized | int, new: Sized | int | None, num_samples: int) -> tuple[Sized | int, int]:
     """The data source after growth, and its size.
 
     Raises:
@@ -43,7 +83,7 @@ def new_data_source(current: Sized | int, new: Sized | int | None, num_samples: 
     return source, size
 
 
-def move_scores(old: ScoreTable, new: ScoreTable, ranks: Ranks) -> None:
+def _move_scores(old: ScoreTable, new: ScoreTable) -> None:
     """Copies scores, protected samples and fault counts of ``old`` to ``new``, whose samples are dealt out anew.
 
     The deal depends on the number of samples, so a sample's slot and its rank change. Every rank sends its old part to all, piece
@@ -52,12 +92,12 @@ def move_scores(old: ScoreTable, new: ScoreTable, ranks: Ranks) -> None:
     new.faults.copy_(old.faults)
     if old.protect is not None and new.protect is None:
         new.protect = torch.zeros(new.num_rows, dtype=torch.uint8, device=new.device)
-    reader = _SlotReader(old)
+    reader, ranks = _SlotReader(old), old.ranks
     for rank in range(ranks.num_replicas):
         first, length = replace(ranks, rank=rank).shard(old.num_samples)
         for start in range(0, length, PIECE):
             count = min(PIECE, length - start)
-            scores, protected = _piece(old, ranks, rank, start, count)
+            scores, protected = _piece(old, rank, start, count)
             slots = new.slots_of(reader.ids(first + start, count))
             mine = slots >= 0
             new.scores[slots[mine]] = scores[mine]
@@ -65,9 +105,9 @@ def move_scores(old: ScoreTable, new: ScoreTable, ranks: Ranks) -> None:
                 set_bits(new.protect, slots[mine & protected])
 
 
-def _piece(old: ScoreTable, ranks: Ranks, rank: int, start: int, count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _piece(old: ScoreTable, rank: int, start: int, count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Scores, and whether protected, of ``count`` slots of a rank's old part, on all ranks."""
-    protects, here = old.protect is not None, rank == ranks.rank
+    protects, ranks, here = old.protect is not None, old.ranks, rank == old.ranks.rank
     places = torch.arange(start, start + count, device=old.device)
     scores = old.scores[start : start + count] if here else torch.empty(count, dtype=torch.float32, device=old.device)
     scores = ranks.broadcast(scores, rank)

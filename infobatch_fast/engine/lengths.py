@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .checks import check_int
-
-if TYPE_CHECKING:
-    from ..pruner import InfoBatch
 
 
 @dataclass(frozen=True)
@@ -77,21 +74,3 @@ class Lengths:
 
 def _whole(steps: Any) -> Any:
     return int(steps) if isinstance(steps, float) and steps.is_integer() else steps
-
-
-def expect_steps(pruner: InfoBatch, batch_size: int) -> int:
-    """What ``InfoBatch.expected_steps`` returns."""
-    size, schedule, epochs = pruner.lengths.check_batch_size(batch_size), pruner.schedule, pruner._epochs
-    num_replicas: int = pruner.num_replicas
-    if not pruner.lengths.is_dynamic:
-        return epochs.length() // size * schedule.num_epochs
-
-    def steps(samples: float) -> int:
-        return math.ceil(samples / (size * num_replicas))
-
-    planned = epochs.epoch + (epochs.plan_in_force is not None or epochs.save() is not None)
-    past = planned * steps(pruner.num_samples * epochs.planned_kept / epochs.planned_samples) if epochs.planned_samples else 0
-    saved = pruner.policy.expected_saved_fraction if epochs.saved_fraction is None else epochs.saved_fraction
-    rest = range(planned, schedule.num_epochs)
-    pruned = len(range(max(planned, schedule.warmup_epochs, 1), schedule.end))  # in epoch 0 nothing is seen yet
-    return past + pruned * steps(pruner.num_samples * (1 - saved)) + (len(rest) - pruned) * steps(pruner.num_samples)

@@ -277,7 +277,8 @@ class Recorder:
 class Records(Protocol):
     """What ``record`` calls back."""
 
-    def _record(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor: ...
+    def record_now(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor:
+        """Weights of a batch, whose scores are recorded."""
 
 
 _library = torch.library.Library("infobatch_fast", "DEF")  # type: ignore[no-untyped-call]
@@ -297,7 +298,7 @@ def _record(token: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, hand
     target = _targets.get(handle)
     if target is None:
         raise RuntimeError("update: the InfoBatch of this compiled function no longer exists; keep a reference to it")
-    return target._record(index, scores, averaged)
+    return target.record_now(index, scores, averaged)
 
 
 def _record_meta(token: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int, averaged: bool) -> torch.Tensor:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from . import ops
 from .checks import check_int
-from .epochs import LAST_EPOCH, SavedPlan
-from .flow import Flow
+from .epochs import LAST_EPOCH, Epochs, SavedPlan
 from .ranks import Ranks, local_part, shared_tensor
 from .table import NEVER, ScoreTable
-
-if TYPE_CHECKING:
-    from ..pruner import InfoBatch
 
 FORMAT, FORMAT_WITH_PROTECTED = 1, 2  # the second has one tensor more
 BYTES_PER_ROW = 4  # marks of eight slots
@@ -30,26 +26,21 @@ _FITS = {  # what must be equal, and what to do if it is not
     "shuffle": "construct InfoBatch with the shuffle of the saved run",
     "shard": "construct InfoBatch with the shard of the saved run",
 }
-_FLOW = {"done", "late_ids", "late_weights"}  # where plans follow each other
 _COUNTS = ("epoch", "scored", "planned_samples", "planned_kept", "seen")
 
 
-def pack_state(pruner: InfoBatch) -> dict[str, Any]:
+def pack_state(epochs: Epochs) -> dict[str, Any]:
     """The state of a pruner: the same on all ranks but for the parts of the two tables. Free of side effects."""
-    epochs, saved, table, ranks = pruner._epochs, pruner._epochs.save(), pruner._table, pruner._ranks
+    saved, table, settings, ranks = epochs.save(), epochs.table, epochs.settings, epochs.table.ranks
     levels = list(reversed(saved.thresholds)) if saved else []
     rows, first_row = _rows(table.num_samples), table.first_slot // ops.ROW_SLOTS
-    flow: dict[str, Any] = {}
-    if isinstance(epochs, Flow):
-        flow["done"] = epochs.done * ranks.num_replicas
-        flow["late_ids"], flow["late_weights"] = epochs.late_state()
-    state = flow | {
+    state = epochs.more_state() | {
         "format": FORMAT if table.protect is None else FORMAT_WITH_PROTECTED,
         "algorithm": ops.ALGORITHM_VERSION,
-        "num_samples": pruner.num_samples,
-        "seed": pruner.seed,
-        "shuffle": pruner.shuffle,
-        "shard": pruner.shard,
+        "num_samples": table.num_samples,
+        "seed": settings.seed,
+        "shuffle": settings.shuffle,
+        "shard": settings.shard,
         "epoch": epochs.epoch,
         "scored": max(0, epochs.scored) * ranks.num_replicas,
         "planned_samples": epochs.planned_samples,
@@ -67,13 +58,13 @@ def pack_state(pruner: InfoBatch) -> dict[str, Any]:
     return state
 
 
-def gather_state(pruner: InfoBatch) -> dict[str, Any]:
+def gather_state(epochs: Epochs) -> dict[str, Any]:
     """A state for savers that write a single file: a copy on the CPU, whole on the first rank, empty on the others.
 
     A collective call. It loads on any number of ranks, each of which reads all of it: 4.5 bytes a sample of the data set.
     """
-    state, table, ranks = pack_state(pruner), pruner._table, pruner._ranks
-    shards = [Ranks(ranks.num_replicas, rank).shard(pruner.num_samples)[1] for rank in range(ranks.num_replicas)]
+    state, table, ranks = pack_state(epochs), epochs.table, epochs.table.ranks
+    shards = [Ranks(ranks.num_replicas, rank).shard(table.num_samples)[1] for rank in range(ranks.num_replicas)]
     state["scores"] = ranks.collect(table.scores, shards)
     state["marks"] = ranks.collect(table.row_marks, [BYTES_PER_ROW * _rows(size) for size in shards])
     if table.protect is not None:
@@ -81,22 +72,22 @@ def gather_state(pruner: InfoBatch) -> dict[str, Any]:
     return state if ranks.rank == 0 else {}
 
 
-def unpack_state(pruner: InfoBatch, state: dict[str, Any]) -> None:
+def unpack_state(epochs: Epochs, state: dict[str, Any]) -> None:
     """Checks all of ``state``, then takes it over.
 
     Raises:
         ValueError: It does not fit; the pruner is as it was. If it was read into the live tables already, as
             ``torch.distributed.checkpoint`` does, they are emptied instead.
     """
-    table = pruner._table
+    table = epochs.table
     try:
-        scores, marks, protected = _check(pruner, state)
+        scores, marks, protected = _check(epochs, state)
     except ValueError:
-        if isinstance(state, dict) and _is_live(state.get("scores"), pruner):
+        if isinstance(state, dict) and _is_live(state.get("scores"), table):
             table.clear()
-            pruner._epochs.load(0, 0, (0, 0), None)
+            epochs.load(0, 0, (0, 0), None)
         raise
-    pruner._epochs.before_writing()
+    epochs.planner.before_writing()
     table.scores.copy_(scores)
     for piece in _pieces(table.scores):
         # One NaN only: the GPU claims slots by others, and one with its sign set would be below any threshold on the CPU.
@@ -111,14 +102,8 @@ def unpack_state(pruner: InfoBatch, state: dict[str, Any]) -> None:
         thresholds = tuple(level for level in reversed(state["thresholds"].tolist()) if level > NEVER)
         saved = SavedPlan(state["pruned"], (c0, c1, c2, c3), thresholds, state["seen"])
     planned = state["planned_samples"], state["planned_kept"]
-    pruner._epochs.load(state["epoch"], state["scored"] // pruner.num_replicas, planned, saved)
-    if isinstance(pruner._epochs, Flow):
-        done = state["done"] // pruner.num_replicas if "done" in state else None
-        pruner._epochs.load_flow(done, (state.get("late_ids", ""), state.get("late_weights", "")))
-
-
-def _is_hex(text: str) -> bool:
-    return len(text) % 2 == 0 and all(letter in "0123456789abcdef" for letter in text)
+    epochs.load(state["epoch"], state["scored"] // table.ranks.num_replicas, planned, saved)
+    epochs.load_more(state)
 
 
 def _pieces(values: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -129,19 +114,19 @@ def _rows(num_samples: int) -> int:
     return -(-num_samples // ops.ROW_SLOTS)
 
 
-def _is_live(value: Any, pruner: InfoBatch) -> bool:
-    """Whether ``value`` is the memory of the pruner's own table."""
+def _is_live(value: Any, table: ScoreTable) -> bool:
+    """Whether ``value`` is the memory of the table's own scores."""
     if not isinstance(value, torch.Tensor):
         return False
-    part = local_part(value, pruner._table.first_slot, pruner._table.num_slots, pruner.num_samples)
-    return part is not None and part.numel() > 0 and part.data_ptr() == pruner._table.scores.data_ptr()
+    part = local_part(value, table.first_slot, table.num_slots, table.num_samples)
+    return part is not None and part.numel() > 0 and part.data_ptr() == table.scores.data_ptr()
 
 
-def _check(pruner: InfoBatch, state: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+def _check(epochs: Epochs, state: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """This rank's parts of the scores, the marks and the protected bits in ``state``, if all of it fits."""
-    expected, table = pack_state(pruner), pruner._table
-    if isinstance(state, dict) and _FLOW.isdisjoint(state):  # the run had epochs as long as their plans
-        expected = {name: value for name, value in expected.items() if name not in _FLOW}
+    expected, table, more = pack_state(epochs), epochs.table, epochs.more_state().keys()
+    if isinstance(state, dict) and more.isdisjoint(state):  # the run had epochs as long as their plans
+        expected = {name: value for name, value in expected.items() if name not in more}
     expected.pop("protected", None)
     if not isinstance(state, dict) or not expected.keys() <= state.keys():
         missing = sorted(expected.keys() - state.keys()) if isinstance(state, dict) else f"all, it is a {type(state).__name__}"
@@ -164,21 +149,14 @@ def _check(pruner: InfoBatch, state: dict[str, Any]) -> tuple[torch.Tensor, torc
             raise ValueError(f"state has {name}={state[name]!r}, this pruner {expected[name]!r}: {remedy}")
     for name in _COUNTS:
         check_int(f"state[{name!r}]", state[name], 0, LAST_EPOCH if name == "epoch" else None)
-    if "done" in expected:
-        _check_flow(state)
-    if state["planned"] and state["planned_samples"] < pruner.num_samples:
+    if more <= expected.keys():
+        epochs.check_more(state)
+    if state["planned"] and state["planned_samples"] < table.num_samples:
         raise ValueError(
-            f"state['planned_samples'] must be at least {pruner.num_samples} under a plan, got {state['planned_samples']}: the "
+            f"state['planned_samples'] must be at least {table.num_samples} under a plan, got {state['planned_samples']}: the "
             "checkpoint is damaged"
         )
     return _read_parts(table, state, protects)
-
-
-def _check_flow(state: dict[str, Any]) -> None:
-    check_int("state['done']", state["done"], 0)
-    bytes_of = [len(bytes.fromhex(state[name])) for name in ("late_ids", "late_weights") if _is_hex(state[name])]
-    if len(bytes_of) < 2 or bytes_of[0] % 8 or bytes_of[0] != 2 * bytes_of[1]:
-        raise ValueError("state['late_ids'] and state['late_weights'] do not belong together: the checkpoint is damaged")
 
 
 def _read_parts(table: ScoreTable, state: dict[str, Any], protects: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:

@@ -56,6 +56,7 @@ class ScoreTable:
         device: Where the table lives.
 
     Attributes:
+        ranks: As given.
         deal: Sample id to slot.
         scores: float32 [n], by slot; NaN = unseen.
         marks: uint8, the marks of csrc/core/marks.h, padded to whole blocks.
@@ -64,7 +65,7 @@ class ScoreTable:
     """
 
     def __init__(self, num_samples: int, seed: int, scatter: bool, ranks: Ranks, device: torch.device) -> None:
-        self.num_samples, self._ranks = num_samples, ranks
+        self.num_samples, self.ranks, self._seed, self._scatter = num_samples, ranks, seed, scatter
         self.device = device
         self.first_slot, self.num_slots = ranks.shard(num_samples)
         if self.num_slots > MAX_SLOTS:
@@ -77,6 +78,10 @@ class ScoreTable:
         self.marks = ops.empty_table(ops.mark_bytes(self.num_slots), torch.uint8, device).zero_()
         self.faults = torch.zeros(4, dtype=torch.int64, device=device)
         self.protect: torch.Tensor | None = None
+
+    def of_size(self, num_samples: int) -> ScoreTable:
+        """An empty table of another size, whose samples are dealt out anew."""
+        return ScoreTable(num_samples, self._seed, self._scatter, self.ranks, self.device)
 
     def clear(self) -> None:
         """Nothing is seen and nothing planned."""
@@ -162,7 +167,7 @@ class ScoreTable:
                 "with_index(Subset(...)), not Subset(with_index(...))"
             )
         raise IndexError(
-            f"index: rank {self._ranks.rank if rank is None else rank} of {self._ranks.num_replicas} got {foreign} samples that "
+            f"index: rank {self.ranks.rank if rank is None else rank} of {self.ranks.num_replicas} got {foreign} samples that "
             f"other ranks own{named}; their losses were not recorded. Usually a trainer has sharded the sampler a "
             "second time: turn that off (Lightning: use_distributed_sampler=False), and gather no losses across ranks"
         )

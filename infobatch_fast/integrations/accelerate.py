@@ -7,11 +7,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.utils.data import DataLoader
 
+from ..engine.engine import Engine
+from ..engine.ranks import Ranks
 from ..pruner import InfoBatch
 from ..sampler import InfoBatchBatchSampler, InfoBatchSampler
 
@@ -53,8 +54,8 @@ def prepare(accelerator: Accelerator, loader: DataLoader[Any], name: str | None 
         >>> loader = DataLoader(with_index(dataset), batch_size=32, sampler=pruner.sampler)             # doctest: +SKIP
         >>> loader = prepare(accelerator, loader)                                                       # doctest: +SKIP
     """
-    pruner = _pruner_of(loader)
-    _check_fit(accelerator, pruner)
+    engine = _engine_of(loader)
+    _check_fit(accelerator, engine.ranks)
     prepared = prepare_data_loader(
         loader,
         accelerator.device,
@@ -69,8 +70,8 @@ def prepare(accelerator: Accelerator, loader: DataLoader[Any], name: str | None 
     prepared._is_accelerate_prepared = True  # accelerate's own mark of a loader that it must not wrap
     if name is not None:
         folder = name
-        accelerator.register_save_state_pre_hook(lambda models, weights, output: save(pruner, os.path.join(output, folder)))
-        accelerator.register_load_state_pre_hook(lambda models, source: load(pruner, os.path.join(source, folder)))
+        accelerator.register_save_state_pre_hook(lambda models, weights, output: _save(engine, os.path.join(output, folder)))
+        accelerator.register_load_state_pre_hook(lambda models, source: _load(engine, os.path.join(source, folder)))
     return accelerator.prepare_data_loader(prepared)
 
 
@@ -81,9 +82,13 @@ def save(pruner: InfoBatch, folder: str | os.PathLike[str]) -> None:
         pruner: What to save.
         folder: Where to; it is made, and all ranks see it.
     """
+    _save(pruner.engine, folder)
+
+
+def _save(engine: Engine, folder: str | os.PathLike[str]) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
-        state_dict_saver.save({"pruner": pruner}, checkpoint_id=folder, process_group=_group(pruner))
+        state_dict_saver.save({"pruner": engine}, checkpoint_id=folder, process_group=engine.ranks.group)
 
 
 def load(pruner: InfoBatch, folder: str | os.PathLike[str]) -> None:
@@ -93,31 +98,31 @@ def load(pruner: InfoBatch, folder: str | os.PathLike[str]) -> None:
         FileNotFoundError: There is none, or it was not written to its end.
         ValueError: It belongs to another data set, seed or order.
     """
+    _load(pruner.engine, folder)
+
+
+def _load(engine: Engine, folder: str | os.PathLike[str]) -> None:
     if not (Path(folder) / ".metadata").exists():
         raise FileNotFoundError(
             f"{folder} holds no state of an InfoBatch: the checkpoint was interrupted while it was written, or made without "
             "InfoBatch. Go on from another checkpoint, or start with new scores: load the weights alone, and do not resume"
         )
     saved = getattr(FileSystemReader(folder).read_metadata().state_dict_metadata.get("pruner.scores"), "size", [None])[0]
-    if saved != pruner.num_samples:
+    if saved != engine.table.num_samples:
         raise ValueError(
-            f"{folder} is of a data set of {saved} samples, and this pruner of {pruner.num_samples}: resume with the data set of "
-            "the saved run"
+            f"{folder} is of a data set of {saved} samples, and this pruner of {engine.table.num_samples}: resume with the data "
+            "set of the saved run"
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
-        state_dict_loader.load({"pruner": pruner}, checkpoint_id=folder, process_group=_group(pruner))
+        state_dict_loader.load({"pruner": engine}, checkpoint_id=folder, process_group=engine.ranks.group)
 
 
-def _group(pruner: InfoBatch) -> dist.ProcessGroup | None:
-    return pruner._ranks.group
-
-
-def _pruner_of(loader: DataLoader[Any]) -> InfoBatch:
+def _engine_of(loader: DataLoader[Any]) -> Engine:
     samplers = [getattr(loader, name, None) for name in ("sampler", "batch_sampler")]
     for sampler in samplers:
         if isinstance(sampler, (InfoBatchSampler, InfoBatchBatchSampler)):
-            return sampler._pruner
+            return sampler.engine
     if any(type(sampler).__name__ in ("BatchSamplerShard", "SkipBatchSampler") for sampler in samplers):
         raise ValueError(
             "loader was prepared by accelerator.prepare, which deals its batches out among the ranks a second time: pass the "
@@ -129,13 +134,12 @@ def _pruner_of(loader: DataLoader[Any]) -> InfoBatch:
     )
 
 
-def _check_fit(accelerator: Accelerator, pruner: InfoBatch) -> None:
-    ranks = accelerator.num_processes
-    if pruner.num_replicas != ranks and _group(pruner) is None:
+def _check_fit(accelerator: Accelerator, ranks: Ranks) -> None:
+    if ranks.num_replicas != accelerator.num_processes and ranks.group is None:
         raise ValueError(
-            f"the pruner counts {pruner.num_replicas} rank(s) and the accelerator {ranks}: construct Accelerator() before "
-            "InfoBatch(...), or give InfoBatch the data-parallel process_group; ranks without GPUs need Accelerator(cpu=True), or "
-            "TrainingArguments(use_cpu=True)"
+            f"the pruner counts {ranks.num_replicas} rank(s) and the accelerator {accelerator.num_processes}: construct "
+            "Accelerator() before InfoBatch(...), or give InfoBatch the data-parallel process_group; ranks without GPUs need "
+            "Accelerator(cpu=True), or TrainingArguments(use_cpu=True)"
         )
     if accelerator.split_batches:
         raise ValueError(

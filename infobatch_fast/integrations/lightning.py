@@ -80,7 +80,7 @@ class InfoBatchCallback(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the state, which all ranks send to the first one: it alone writes the file."""
         if self._pruner is not None:
-            checkpoint[KEY] = gather_state(self._pruner)
+            checkpoint[KEY] = gather_state(self._pruner.engine.epochs)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Restores the state when training goes on; validation and tests leave the pruner alone."""
@@ -130,8 +130,8 @@ class InfoBatchCallback(Callback):
             self._set_lengths(trainer, progress.current.ready - 1)
             fetcher.done = progress.is_last_batch = fetcher.fetched >= fetcher.length
         if batch_idx == 0:
-            self._scored = self.pruner._epochs.scored
-        elif batch_idx == 1 and self.pruner._epochs.scored == self._scored:
+            self._scored = self.pruner.engine.epochs.scored
+        elif batch_idx == 1 and self.pruner.engine.epochs.scored == self._scored:
             raise RuntimeError(
                 "the first training_step recorded no loss, so nothing would ever be pruned: let training_step return "
                 "pruner.update(index, losses), with one loss a sample (reduction='none')"
@@ -190,7 +190,7 @@ class InfoBatchCallback(Callback):
             sampler = _sampler_of(loader)
             if not isinstance(sampler, (InfoBatchSampler, InfoBatchBatchSampler)):
                 problems.append(_foreign_sampler(sampler, trainer))
-            elif sampler._pruner is not self.pruner:
+            elif sampler.engine is not self.pruner.engine:
                 problems.append(
                     "the train loader draws from another InfoBatch than the callback's: make one pruner, and pass its "
                     "sampler to the loader"

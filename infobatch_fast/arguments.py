@@ -1,0 +1,78 @@
+"""The arguments of ``InfoBatch``, to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+
+import torch
+
+from .engine.engine import Engine
+from .engine.lengths import Lengths
+from .engine.rule import Rule
+from .engine.schedule import Schedule
+
+
+class Arguments:
+    """What an ``InfoBatch`` was constructed with. None of it can be set: a plan may have been made by it."""
+
+    engine: Engine
+
+    @property
+    def data_source(self) -> Sized | int:
+        """The data set, or the number of its samples."""
+        return self.engine.data_source
+
+    @property
+    def num_samples(self) -> int:
+        """N."""
+        return self.engine.table.num_samples
+
+    @property
+    def schedule(self) -> Schedule:
+        """Which epochs are pruned."""
+        return self.engine.settings.schedule
+
+    @property
+    def policy(self) -> Rule:
+        """Which samples may be pruned, and how often."""
+        return self.engine.settings.policy
+
+    @property
+    def shuffle(self) -> bool:
+        """Whether samples come in a new random order each epoch."""
+        return self.engine.settings.shuffle
+
+    @property
+    def shard(self) -> str:
+        """How samples are dealt to ranks: scattered or contiguous."""
+        return self.engine.settings.shard
+
+    @property
+    def seed(self) -> int:
+        """What decides all that is random, together with the epoch."""
+        return self.engine.settings.seed
+
+    @property
+    def drop_last(self) -> bool:
+        """Whether longer ranks are cut."""
+        return self.engine.settings.drop_last
+
+    @property
+    def lengths(self) -> Lengths:
+        """How long an epoch is."""
+        return self.engine.settings.lengths
+
+    @property
+    def device(self) -> torch.device:
+        """Where scores and plan live."""
+        return self.engine.device
+
+    @property
+    def num_replicas(self) -> int:
+        """Data-parallel ranks."""
+        return self.engine.ranks.num_replicas
+
+    @property
+    def rank(self) -> int:
+        """This one, from 0."""
+        return self.engine.ranks.rank

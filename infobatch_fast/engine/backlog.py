@@ -1,0 +1,127 @@
+"""What the plan before still owes while the next one is in force: losses on their way, and samples that come again."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from .late import LateLosses, OnTheirWay, look_behind
+from .plan import Plan
+from .table import ScoreTable
+
+
+class Backlog:
+    """Losses that are late and samples that are owed, on this rank, and what every rank knows of all of them.
+
+    Args:
+        table: What the losses go into.
+
+    Attributes:
+        late: Losses of the plan before that are on their way here; None where there are none.
+        owed: Samples whose losses never came, because the iteration was broken off or the run restarted. They come again first.
+    """
+
+    def __init__(self, table: ScoreTable) -> None:
+        self._table = table
+        self.late: LateLosses | None = None
+        self.owed: list[int] = []
+        self._is_uneven = False  # the ranks have yet to level what they owe
+        self._shared: OnTheirWay | None = None  # what is on its way on all ranks, [ranks, k]
+        self._loaded: tuple[str, str] | None = None
+
+    @property
+    def count(self) -> int:
+        """Losses on their way here."""
+        return 0 if self.late is None else self.late.count
+
+    def record(self, plan: Plan, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor:
+        """Records a batch, whose late losses have the weights of the plan before; weights, ``averaged``: divided by its size."""
+        if self.late is None:
+            return plan.recorder(index, scores, averaged)
+        weights = self.late.record(plan, self._table, index, scores)
+        if self.late.window <= 0:
+            self.late = None
+        return weights * (1.0 / index.numel()) if averaged else weights
+
+    def of_plan(self, before: Plan, unscored: int) -> LateLosses | None:
+        """Losses on their way when a plan has ended, those of older plans included.
+
+        Args:
+            before: The plan, whose marks are still in the table.
+            unscored: Indices drawn so far for which no loss came.
+        """
+        if unscored <= 0:
+            return None
+        samples, count = look_behind(before, self._table, min(max(0, unscored - self.count), before.length))
+        if self.late is not None and self.count:
+            samples = self.late.samples.last(self.count).join(samples)
+        count += self.count
+        return LateLosses(samples, count) if count else None
+
+    def owe(self, samples: OnTheirWay) -> None:
+        """Samples of the plan before come again, and are weighted by it."""
+        there = samples.ids >= 0
+        samples = OnTheirWay(samples.ids[there], samples.weights[there])
+        self.owed = samples.ids.tolist()
+        self.late = LateLosses(samples, len(self.owed)) if self.owed else None
+
+    def go_back(self) -> None:
+        """The iteration was broken off: what is late will not come any more, and is owed."""
+        if self.late is not None and self.count:
+            self.owe(self.late.samples.last(self.count))
+        self._is_uneven = True
+
+    def level(self, plan: Plan) -> None:
+        """All ranks yield as many: one that owes fewer repeats some of its own. Collective, if there is something to level."""
+        if not self._is_uneven:
+            return
+        self._is_uneven = False
+        missing = self._most(len(self.owed)) - len(self.owed)
+        self.owed = self.owed + plan.order(0, missing).tolist()
+        self.share()
+
+    def share(self) -> None:
+        """Every rank learns what is on its way anywhere, so that one state dict can tell, and any number of ranks go on."""
+        self._loaded = None
+        longest = self._most(self.count)
+        if longest == 0:
+            self._shared = None
+            return
+        ids = torch.full((longest,), -1, dtype=torch.int64, device=self._table.device)
+        weights = torch.ones(longest, device=self._table.device)
+        if self.late is not None and self.count:
+            ids[longest - self.count :], weights[longest - self.count :] = self.late.samples.last(self.count)
+        self._shared = OnTheirWay(self._table.ranks.gather(ids), self._table.ranks.gather(weights))
+
+    def forget(self) -> None:
+        """A checkpoint takes the place of what was known of other ranks."""
+        self._shared = self._loaded = None
+
+    def save(self) -> tuple[str, str]:
+        """Ids (int64) and weights (float32) of what is on its way on all ranks, in hexadecimal. Waits for the device.
+
+        Texts and no tensors, as ``torch.distributed.checkpoint`` loads none that are longer than before; ``torch.load`` no bytes.
+        """
+        if self._loaded is not None:
+            return self._loaded
+        left = self.count
+        if self._shared is None or left == 0:
+            return "", ""
+        ids, weights = (part[:, part.shape[1] - left :].flatten().cpu() for part in self._shared)
+        return ids[ids >= 0].numpy().tobytes().hex(), weights[ids >= 0].numpy().tobytes().hex()
+
+    def load(self, ids: str, weights: str) -> None:
+        """Owes this rank's part of what ``save`` wrote."""
+        table = self._table
+        samples = torch.from_numpy(np.frombuffer(bytearray.fromhex(ids), dtype=np.int64)).to(table.device)
+        of_samples = torch.from_numpy(np.frombuffer(bytearray.fromhex(weights), dtype=np.float32)).to(table.device)
+        slots = table.slots_of(samples)
+        self.owe(OnTheirWay(torch.where(slots >= 0, samples, -1), of_samples))
+        self._is_uneven, self._loaded = True, (ids, weights)
+
+    def _most(self, count: int) -> int:
+        """The largest count of all ranks."""
+        ranks = self._table.ranks
+        if ranks.num_replicas == 1:
+            return count
+        return int(ranks.gather(torch.tensor([count], device=self._table.device)).max())

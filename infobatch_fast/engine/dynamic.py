@@ -1,0 +1,153 @@
+"""Epochs that are as long as their plans: the dynamic mode."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from .checks import check_int
+from .chunks import NOTHING, read_chunks
+from .epochs import LAST_EPOCH, Epochs, Piece, Place, Reached
+from .plan import Plan
+from .planner import Planner
+
+
+class DynamicEpochs(Epochs):
+    """One plan an epoch, and one epoch an iteration.
+
+    Args:
+        planner: Makes the plans.
+    """
+
+    def __init__(self, planner: Planner) -> None:
+        super().__init__(planner)
+        self._was_selected = False
+        self._exhausted = False  # an iteration of this epoch has come to its end
+        self._yielded = 0  # by that iteration
+
+    def select(self, epoch: int) -> None:
+        """``set_epoch``. The current epoch may be iterated again; after a restart an earlier one is ignored, for good."""
+        self._select(epoch, by_trainer=True)
+
+    def go_on_at(self, place: Place) -> None:
+        """A loader goes on in the epoch of ``place``."""
+        self._select(place.epoch, by_trainer=False)
+
+    def _select(self, epoch: int, by_trainer: bool) -> None:
+        """After a restart a trainer that counts from 0 means the next epoch. One that spins through past epochs first, and looks at
+        a batch of each, records nothing, and means that all still stands.
+        """
+        epoch = check_int("epoch", epoch, 0, LAST_EPOCH)
+        if self._was_loaded and epoch < self.epoch:
+            self._exhausted = self._exhausted and self.scored > self._scored_before
+            return
+        if epoch != self.epoch:
+            self._move_to(epoch)
+        self._was_selected = self._was_selected or by_trainer
+        self._exhausted = False
+
+    def pieces(self, resume: Place | None, size: int, unit: int, drop_last: bool) -> Iterator[Piece]:
+        """The plan's order; of the next epoch if this one was yielded to its end."""
+        plan, start = self._begin(resume)
+        for chunk in read_chunks(plan, start, size):
+            yield Piece(plan.token, *chunk)
+            if chunk.end < plan.length and not self.is_running(plan.token):
+                raise RuntimeError(
+                    f"this iterator belongs to epoch {plan.epoch}, but the sampler has moved on to epoch {self.epoch}: "
+                    "start a new iteration after set_epoch() or load_state_dict()"
+                )
+        if self.is_running(plan.token):  # the sampler is at the end, also where a last batch was dropped
+            yield Piece(plan.token, plan.length, plan.length, NOTHING)
+        if plan is self._plan:
+            yielded = plan.length - start
+            self._exhausted, self._yielded = True, yielded - yielded % unit if drop_last else yielded
+
+    def _begin(self, resume: Place | None) -> tuple[Plan, int]:
+        """An iterator's plan and first position.
+
+        The place where a loader goes on counts in its own epoch alone, and not where a restored plan leaves out what was visited.
+        """
+        plan, start = self.plan(), 0
+        if resume is not None and resume.epoch == self.epoch and not plan.restored:
+            start = min(resume.position, plan.length)
+        at_end = 0 < start == plan.length and not self._was_selected
+        if not (at_end or self._is_over(plan)):
+            return plan, start
+        # Whether an iteration that was exhausted will still be trained on, nobody knows here: what comes counts under the new plan.
+        self._move_to(self.epoch + 1)
+        return self.plan(), 0
+
+    def is_running(self, iteration: object) -> bool:
+        """Whether the plan of an iteration is still in force."""
+        return self._plan is not None and self._plan.token is iteration
+
+    def length(self) -> int:
+        """Indices of the plan.
+
+        A loader asks the sampler for the last indices long before the last loss is in. So the epoch does not move on before
+        everything that was yielded was scored; nor for somebody who calls set_epoch, and may ask in the last step.
+        """
+        plan = self.plan()
+        if self._is_over(plan) and not self._was_selected and self.scored - self._scored_before >= self._yielded:
+            self._move_to(self.epoch + 1)
+        return self.plan().length
+
+    def order(self, start: int, stop: int | None) -> torch.Tensor:
+        """Positions [start, stop) of the plan's order.
+
+        Raises:
+            ValueError: Not 0 <= start <= stop <= length.
+        """
+        length = self.length()
+        start = check_int("start", start, 0, length)
+        return self.plan().order(start, length if stop is None else check_int("stop", stop, start, length))
+
+    def place(self, resume: Place | None, reached: Reached | None) -> dict[str, int]:
+        """Epoch and position in its order."""
+        position = 0
+        if resume is not None and resume.epoch == self.epoch:
+            position = resume.position
+        elif reached is not None and self.is_running(reached.iteration):
+            position = reached.position
+        return {"epoch": self.epoch, "position": position}
+
+    def is_between(self) -> bool:
+        """Whether no iteration is under way."""
+        if self._saved_plan is not None:  # a checkpoint may have been taken when all was visited
+            self.plan()
+        return self._plan is None or self._is_over(self._plan)
+
+    def more_state(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def check_more(self, state: dict[str, Any]) -> None:
+        """Nothing is read."""
+
+    def load_more(self, state: dict[str, Any]) -> None:
+        """Nothing is read."""
+
+    def _is_over(self, plan: Plan) -> bool:
+        """Whether the next iteration is one of the next epoch. A checkpoint may have been taken when all was visited."""
+        return self._exhausted or (plan.restored and plan.length == 0 and not self._was_selected)
+
+    def _move_to(self, epoch: int) -> None:
+        self._warn_of_sharding()
+        super()._move_to(epoch)
+        self._exhausted = self._was_selected = False
+        self._yielded = 0
+
+    def _warn_of_sharding(self) -> None:
+        """Says so where a rank trained on one in ``num_replicas`` of what its sampler yielded: no foreign index tells of that."""
+        ranks, came = self.planner.ranks, self.scored - self._scored_before
+        if self._exhausted and ranks.num_replicas > 1 and 0 < came * ranks.num_replicas <= 1.1 * self._yielded:
+            warnings.warn(
+                f"rank {ranks.rank} of {ranks.num_replicas} trained on {came} of the {self._yielded} samples that its sampler "
+                f"yielded in epoch {self.epoch}: something shards the sampler a second time. With accelerate use "
+                "infobatch_fast.integrations.accelerate.prepare(accelerator, loader); elsewhere turn the trainer's sharding off",
+                RuntimeWarning,
+                stacklevel=2,
+            )

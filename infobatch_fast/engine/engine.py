@@ -1,0 +1,154 @@
+"""The engine: what an ``InfoBatch`` is made of, and what its samplers and streams work with."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from typing import Any, NoReturn
+
+import torch
+
+from . import ops
+from .checks import Index, check_index
+from .dynamic import DynamicEpochs
+from .epochs import Epochs
+from .flow import Flow
+from .growth import grow
+from .planner import Planner
+from .protect import Protect, check_protect, protect_samples
+from .ranks import Ranks
+from .settings import Settings
+from .state import pack_state, unpack_state
+from .table import ScoreTable, memory_for
+
+
+class Engine:
+    """Scores, plan and epochs of one rank.
+
+    Args:
+        data_source: The data set, or the number of its samples.
+        num_samples: That number.
+        settings: What the run was asked for.
+        ranks: Who shares the data set.
+        device: Where the table lives.
+        protect: Samples that are never pruned.
+
+    Attributes:
+        data_source: As given; another one after ``grow``.
+        settings: As given.
+        ranks, device: As given.
+        epochs: The current epoch and its plan. They hold the table.
+    """
+
+    def __init__(
+        self,
+        data_source: Sized | int,
+        num_samples: int,
+        settings: Settings,
+        ranks: Ranks,
+        device: torch.device,
+        protect: Protect | None,
+    ) -> None:
+        self.data_source, self.settings, self.ranks, self.device = data_source, settings, ranks, device
+        protected = None if protect is None else check_protect(protect, num_samples)
+        with memory_for(num_samples, ranks.shard(num_samples)[1], protected is not None, device):
+            table = ScoreTable(num_samples, settings.seed, settings.shard == "scattered", ranks, device)
+            if protected is not None:
+                protect_samples(table, protected)
+            planner = Planner(table, settings)
+            self._token = torch.zeros(1, device=device)
+        self.epochs: Epochs = DynamicEpochs(planner) if settings.lengths.is_dynamic else Flow(planner)
+        self._handle = ops.register(self)
+
+    @property
+    def table(self) -> ScoreTable:
+        """Scores and marks of the samples there are now."""
+        return self.epochs.table
+
+    # ---- a batch ----
+
+    def update(self, index: torch.Tensor, losses: torch.Tensor, scores: torch.Tensor, reduction: str) -> torch.Tensor:
+        """Records scores of any floating dtype, [B], and returns the weighted losses: "mean", "sum" or "none". All are checked."""
+        if scores.dtype != torch.float32:
+            scores = scores.detach().to(torch.float32)
+        # Each of torch's operators, here and in backward, takes the host microseconds: with 1/B in the weights one is enough.
+        averaged = reduction == "mean" and losses.dtype == torch.float32 and losses.numel() > 0
+        weights = self._record(index, scores.contiguous(), averaged)
+        if averaged:
+            return torch.dot(losses, weights)
+        weighted = losses * weights
+        if reduction == "mean":
+            return weighted.mean()
+        return weighted.sum() if reduction == "sum" else weighted
+
+    def _record(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor:
+        """The weights of a batch, float32 [B], whose float32 scores are recorded; ``averaged``: weights / B."""
+        if torch.compiler.is_compiling():
+            return ops.record(self._token, index, scores.detach(), self._handle, averaged)
+        return self.record_now(index, scores, averaged)  # the same without the dispatcher, which costs as much again
+
+    def record_now(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor:
+        """What ``ops.record`` calls back at run time."""
+        self.epochs.plan()
+        table, momentum = self.table, self.settings.policy.momentum
+        if self.settings.check_first:
+            faults = torch.zeros_like(table.faults)
+            ops.look_up(table.shard, table.marks, faults, index)
+            table.raise_bad_indices(faults.tolist())
+        if momentum:
+            scores = table.blend(index, scores.detach(), momentum)
+        return self.epochs.record(index, scores, averaged)
+
+    # ---- what is known of samples ----
+
+    def look_up(self, index: Index) -> tuple[torch.Tensor, torch.Tensor]:
+        """Slots (int64, -1 for a sample of another rank) and marks (uint8) of samples under the current plan: [B]."""
+        checked = check_index(index, self.device)
+        self.epochs.plan()
+        table, found = self.table, torch.zeros_like(self.table.faults)
+        slots, marks = ops.look_up(table.shard, table.marks, found, checked)
+        found[2:3].zero_()  # it is no fault to ask about samples of other ranks
+        table.faults[3:] = torch.where(found[1:2] > 0, found[3:], table.faults[3:])
+        table.faults[:3] += found[:3]
+        if self.settings.check_first:
+            table.raise_bad_indices(table.faults.tolist())
+        return slots, marks
+
+    def weights(self, index: Index) -> torch.Tensor:
+        """Weights under the current plan, float32 [B]."""
+        _, marks = self.look_up(index)
+        of_tier = torch.tensor(ops.tier_weights(self.epochs.plan().cutoffs), dtype=torch.float32, device=self.device)
+        return of_tier[(marks >> 2).long()]
+
+    def is_kept(self, index: Index) -> torch.Tensor:
+        """Whether the current plan keeps samples, bool [B]; those of other ranks it does not."""
+        _, marks = self.look_up(index)
+        return (marks & 1).bool()
+
+    def scores(self, index: Index | None) -> torch.Tensor:
+        """Scores, float32 [B], or of all samples; NaN for unseen ones and those of other ranks."""
+        table = self.table
+        if index is None:
+            slots = table.slots_of(torch.arange(table.num_samples, device=self.device))
+        else:
+            slots, _ = self.look_up(index)
+        return torch.where(slots >= 0, table.scores[slots.clamp(min=0)], torch.nan)
+
+    # ---- the whole ----
+
+    def grow(self, new_size: Sized | int | None, protect: Protect | None) -> None:
+        """Takes up samples that were added at the end of the data set."""
+        self.data_source = grow(self.epochs, self.data_source, new_size, protect)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See ``InfoBatch.state_dict``."""
+        return pack_state(self.epochs)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See ``InfoBatch.load_state_dict``."""
+        unpack_state(self.epochs, state)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "InfoBatch cannot be pickled or copied: save pruner.state_dict() instead, and pass the data set, not the pruner, to "
+            "worker processes"
+        )

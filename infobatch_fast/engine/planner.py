@@ -1,0 +1,202 @@
+"""Makes the plan of an epoch out of the scores, or of what a checkpoint tells."""
+
+from __future__ import annotations
+
+import struct
+import time
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+
+from . import ops
+from .plan import Plan
+from .ranks import Ranks
+from .settings import Settings
+from .table import NEVER, ScoreTable, Thresholds
+
+
+class _Report(NamedTuple):
+    """What a rank knows when its device has drawn a plan.
+
+    Attributes:
+        seen: Seen samples of all ranks.
+        counts: As ``BitDirectory.build`` returns them.
+        faults: As in ``ScoreTable``.
+        where: Epoch and whether it is restored, where there are several ranks.
+        levels: The thresholds, descending, padded with -inf.
+    """
+
+    seen: int
+    counts: tuple[int, ...]
+    faults: tuple[int, ...]
+    where: tuple[int, ...]
+    levels: tuple[float, ...]
+
+    @classmethod
+    def of(cls, numbers: tuple[Any, ...]) -> _Report:
+        return cls(numbers[0], numbers[1:10], numbers[10:14], numbers[14:-3], numbers[-3:])
+
+    @property
+    def kept(self) -> int:
+        return self.counts[0]
+
+
+@dataclass
+class Planner:
+    """Makes plans of one table. It owns the directory of the marks, which each plan builds anew in place.
+
+    Planning is a collective call. Every plan takes the same collective calls in the same order, whatever the epoch, so that ranks
+    which disagree still meet, and all of them can say so.
+
+    Args:
+        table: Scores and marks; a plan is written into the marks.
+        settings: The policy measures the thresholds, and says how often a tier is kept.
+    """
+
+    table: ScoreTable
+    settings: Settings
+    directory: ops.BitDirectory = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.directory = ops.BitDirectory(self.table.marks, self.table.num_slots)
+        self._never = torch.full((ops.MAX_THRESHOLDS,), NEVER, dtype=torch.float32, device=self.table.device)
+        self.side_stream = torch.cuda.Stream(self.table.device) if self.table.device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        known = {"num_samples": repr(self.table.num_samples), "protect": str(self.table.protect is not None)}
+        self._to_agree_on = self.settings.shared | known | {"algorithm": str(ops.ALGORITHM_VERSION)}
+        self._agreed = False
+
+    @property
+    def ranks(self) -> Ranks:
+        """Who takes part."""
+        return self.table.ranks
+
+    def make(self, epoch: int, pruned: bool) -> Plan:
+        """Draws the plan of an epoch from the scores as they are now. The host waits for the device once.
+
+        Raises:
+            IndexError: A rank got losses of samples that are not its own.
+            RuntimeError: The ranks do not agree, or a rank has no sample to visit.
+        """
+        start = time.perf_counter()
+        measured = self._measure()
+        self.before_writing()
+        # In a full epoch no score is below a threshold. The weights of the tiers stay the same all the same, as a captured CUDA
+        # graph of `update` may hold them.
+        values = measured.values if pruned else self._never
+        table, cutoffs, seed = self.table, self.settings.policy.cutoffs, self.settings.seed
+        counts = self.directory.draw_plan(table.scores, table.first_slot, values, cutoffs, seed, epoch, table.protect)
+        return self._finish(epoch, pruned, cutoffs, counts, Thresholds(values, measured.seen), False, start)
+
+    def restore(self, epoch: int, pruned: bool, cutoffs: ops.Cutoffs, thresholds: tuple[float, ...], seen: int) -> Plan:
+        """The plan that the marks in the table, read from a checkpoint, stand for; what they mark as visited is left out.
+
+        Raises:
+            RuntimeError: As for ``make``.
+        """
+        start = time.perf_counter()
+        self._measure()
+        levels = [*reversed(thresholds), *[NEVER] * (ops.MAX_THRESHOLDS - len(thresholds))]
+        values = torch.tensor(levels, dtype=torch.float32, device=self.table.device)
+        known = Thresholds(values, torch.tensor([seen], dtype=torch.int64, device=self.table.device))
+        return self._finish(epoch, pruned, cutoffs, self.count_marks(), known, True, start)
+
+    def count_marks(self) -> torch.Tensor:
+        """Indexes marks that were read from a checkpoint, and counts them as ``BitDirectory.build`` does."""
+        self.before_writing()
+        return self.directory.build()
+
+    def before_writing(self) -> None:
+        """Whoever is about to write the marks: the order of the plan before may still be read ahead from them."""
+        if self.side_stream is not None:
+            torch.cuda.current_stream(self.table.device).wait_stream(self.side_stream)
+
+    def _measure(self) -> Thresholds:
+        if not self._agreed:
+            self.ranks.agree(self._to_agree_on, self.table.device)
+            self._agreed = True
+        return self.settings.policy.thresholds(self.table, self.ranks)
+
+    def _finish(
+        self,
+        epoch: int,
+        pruned: bool,
+        cutoffs: ops.Cutoffs,
+        counts: torch.Tensor,
+        thresholds: Thresholds,
+        restored: bool,
+        start: float,
+    ) -> Plan:
+        table, ranks = self.table, self.ranks
+        recorder = ops.Recorder(table.shard, table.scores, table.marks, table.faults, cutoffs)  # while the device works
+        reports = self._read(counts, thresholds, epoch, restored)
+        self._check_ranks(reports, epoch)
+        here = reports[ranks.rank]
+        if any(here.faults):
+            table.faults.zero_()
+        totals = [sum(each) for each in zip(*(report.counts for report in reports), strict=True)]
+        tiers = 1 + sum(level > NEVER for level in here.levels)
+
+        shuffle = ops.shuffle_permutation if self.settings.shuffle else _keep_order
+        epoch_order = ops.EpochOrder(table.shard, shuffle(here.kept, self.settings.seed, epoch, ranks.rank), self.directory.native)
+        available, remaining = [report.kept for report in reports], None
+        if restored:
+            remaining = ops.BitDirectory(ops.mark_remaining(epoch_order, here.kept, table.marks))
+            available = ranks.gather(remaining.build()[:1])[:, 0].tolist()
+        return Plan(
+            epoch=epoch,
+            pruned=pruned,
+            cutoffs=cutoffs,
+            thresholds=tuple(level for level in reversed(here.levels) if level > NEVER),
+            seen=here.seen,
+            kept=totals[0],
+            available=available[ranks.rank],
+            length=min(available) if self.settings.drop_last else max(available),
+            tier_sizes=tuple(totals[1 : 1 + tiers]),
+            tier_kept=tuple(totals[5 : 5 + tiers]),
+            restored=restored,
+            seconds=time.perf_counter() - start,
+            recorder=recorder,
+            epoch_order=epoch_order,
+            directory=self.directory,
+            remaining=remaining,
+            device=table.device,
+            side_stream=self.side_stream,
+        )
+
+    def _read(self, counts: torch.Tensor, thresholds: Thresholds, epoch: int, restored: bool) -> list[_Report]:
+        """What each rank has found: the one time that the host waits for the device, but for what remains after a restart."""
+        parts = [thresholds.seen, counts, self.table.faults]
+        if self.ranks.num_replicas > 1:
+            parts += [torch.full((1,), number, dtype=torch.int64, device=counts.device) for number in (epoch, int(restored))]
+        packed = torch.cat([part.view(torch.uint8) for part in (*parts, thresholds.values)])
+        rows = self.ranks.gather(packed).cpu().numpy()
+        layout = "14q3f" if self.ranks.num_replicas == 1 else "16q3f"
+        return [_Report.of(struct.unpack("<" + layout, row.tobytes())) for row in rows]
+
+    def _check_ranks(self, reports: list[_Report], epoch: int) -> None:
+        """Raises the same error on all ranks."""
+        for rank, report in enumerate(reports):
+            self.table.raise_bad_indices(report.faults, rank)
+        if len(reports) == 1:
+            return
+        epochs, restored, kept = zip(*((*report.where, report.kept) for report in reports), strict=True)
+        if len(set(epochs)) > 1:
+            raise RuntimeError(
+                f"ranks plan different epochs, by rank {list(epochs)}: call set_epoch with the same number on all of them"
+            )
+        if len(set(restored)) > 1:
+            going_on = [rank for rank, flag in enumerate(restored) if flag]
+            raise RuntimeError(
+                f"epoch {epoch}: ranks {going_on} go on from a checkpoint and the others do not: call load_state_dict on all of "
+                "them or on none"
+            )
+        if 0 in kept:
+            raise RuntimeError(
+                f"rank {kept.index(0)} of {self.ranks.num_replicas} keeps no sample in epoch {epoch}, so it cannot keep step: the "
+                f"data set of {self.table.num_samples} samples is too small for {self.ranks.num_replicas} ranks"
+            )
+
+
+def _keep_order(size: int, seed: int, epoch: int, rank: int) -> ops.Permutation:
+    return ops.identity_permutation(size)

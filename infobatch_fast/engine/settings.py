@@ -1,0 +1,29 @@
+"""What a run was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .lengths import Lengths
+from .rule import Rule
+from .schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of ``InfoBatch`` that stay as they are, checked. The ranks must agree on them."""
+
+    schedule: Schedule
+    policy: Rule
+    shuffle: bool
+    shard: str
+    seed: int
+    drop_last: bool
+    lengths: Lengths
+    check_first: bool  # this rank's own: it changes no result
+
+    @property
+    def shared(self) -> dict[str, str]:
+        """What must be the same on all ranks, by name."""
+        names = ("schedule", "policy", "shuffle", "shard", "seed", "drop_last", "lengths")
+        return {name: repr(getattr(self, name)) for name in names}
