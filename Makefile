@@ -41,6 +41,7 @@ lint: $(ready) ## check style and types
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
+	$(bin)/lint-imports --no-logo
 	$(bin)/clang-format --dry-run -Werror $$(find csrc tests/native -regex '.*\.\(h\|cpp\|cu\|cuh\)')
 
 # Needs g++ and python3 alone, on x86-64.
@@ -73,7 +74,7 @@ dist: $(ready) ## make the sdist, and from it a wheel, in an isolated environmen
 	done
 
 clean: ## remove all that make has made
-	rm -rf $(VENV) build dist *.egg-info infobatch_fast/engine/_core*.so .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist *.egg-info infobatch_fast/engine/_core*.so .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks
 
 # Without build isolation the second build after a change takes seconds; the build requirements are those of pyproject.toml.
 $(ready): $(native)

@@ -72,7 +72,11 @@ class Engine:
             scores = scores.detach().to(torch.float32)
         # Each of torch's operators, here and in backward, takes the host microseconds: with 1/B in the weights one is enough.
         averaged = reduction == "mean" and losses.dtype == torch.float32 and losses.numel() > 0
-        weights = self._record(index, scores.contiguous(), averaged)
+        scores = scores.contiguous()
+        if torch.compiler.is_compiling():
+            weights = ops.record(self._token, index, scores.detach(), self._handle, averaged)
+        else:  # the same without the dispatcher, which costs as much again
+            weights = self.record_now(index, scores, averaged)
         if averaged:
             return torch.dot(losses, weights)
         weighted = losses * weights
@@ -80,23 +84,24 @@ class Engine:
             return weighted.mean()
         return weighted.sum() if reduction == "sum" else weighted
 
-    def _record(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor:
-        """The weights of a batch, float32 [B], whose float32 scores are recorded; ``averaged``: weights / B."""
-        if torch.compiler.is_compiling():
-            return ops.record(self._token, index, scores.detach(), self._handle, averaged)
-        return self.record_now(index, scores, averaged)  # the same without the dispatcher, which costs as much again
-
     def record_now(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor:
-        """What ``ops.record`` calls back at run time."""
-        self.epochs.plan()
-        table, momentum = self.table, self.settings.policy.momentum
-        if self.settings.check_first:
-            faults = torch.zeros_like(table.faults)
-            ops.look_up(table.shard, table.marks, faults, index)
-            table.raise_bad_indices(faults.tolist())
-        if momentum:
-            scores = table.blend(index, scores.detach(), momentum)
-        return self.epochs.record(index, scores, averaged)
+        """What ``ops.record`` calls back at run time: the weights of a batch, float32 [B], whose float32 scores are recorded.
+
+        Args:
+            index, scores: Contiguous, on the table's device. Scores may be part of an autograd graph: it is not added to.
+            averaged: Whether the weights are divided by B.
+        """
+        plan, settings = self.epochs.plan(), self.settings
+        if settings.check_first:
+            self._raise_bad(index)
+        if settings.policy.momentum:
+            scores = self.table.blend(index, scores.detach(), settings.policy.momentum)
+        return self.epochs.record(plan, index, scores, averaged)
+
+    def _raise_bad(self, index: torch.Tensor) -> None:
+        table, faults = self.table, torch.zeros_like(self.table.faults)
+        ops.look_up(table.shard, table.marks, faults, index)
+        table.raise_bad_indices(faults.tolist())
 
     # ---- what is known of samples ----
 
