@@ -88,7 +88,8 @@ class Engine:
         """What ``ops.record`` calls back at run time: the weights of a batch, float32 [B], whose float32 scores are recorded.
 
         Args:
-            index, scores: Contiguous, on the table's device. Scores may be part of an autograd graph: it is not added to.
+            index: int64 [B], contiguous, on the table's device.
+            scores: The same of float32. They may be part of an autograd graph: it is not added to.
             averaged: Whether the weights are divided by B.
         """
         plan, settings = self.epochs.plan(), self.settings
