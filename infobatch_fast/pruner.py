@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 
 from .arguments import Arguments
-from .engine import ops
 from .engine.checks import Index, check_choice, check_index, check_int, check_size, check_values
+from .engine.device import check_device
 from .engine.engine import Engine
 from .engine.expected import expected_steps
 from .engine.histogram import count_scores
@@ -116,7 +116,7 @@ class InfoBatch(Arguments):
             check_first=check == "sync",
         )
         ranks = find_ranks(num_replicas, rank, process_group)
-        self.engine = Engine(data_source, num_samples, settings, ranks, ops.check_device(device), protect)
+        self.engine = Engine(data_source, num_samples, settings, ranks, check_device(device), protect)
         self.sampler = InfoBatchSampler(self.engine)
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from .engine.engine import Engine
 from .pruner import InfoBatch
 
 CHUNK = 1 << 20  # samples looked up in one go
@@ -74,7 +75,7 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
                 "rank a pruner of its own, InfoBatch(..., num_replicas=1, rank=0)"
             )
         self.dataset, self._key = dataset, key
-        self._pruner: InfoBatch | None = pruner
+        self._engine: Engine | None = pruner.engine
         self._num_samples, table = pruner.num_samples, pruner.engine.table
         one_rank = pruner.num_replicas == 1
         self.ids = range(self._num_samples) if one_rank else range(table.first_slot, table.first_slot + table.num_slots)
@@ -99,19 +100,19 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
             RuntimeError: Called in a worker process, or on a copy.
             ValueError: The data set of the pruner has grown.
         """
-        pruner = self._pruner
-        if pruner is None or get_worker_info() is not None:
+        engine = self._engine
+        if engine is None or get_worker_info() is not None:
             raise RuntimeError("set_epoch must be called in the main process, on the KeptOnly that was constructed there")
-        if pruner.num_samples != self._num_samples:
+        if engine.table.num_samples != self._num_samples:
             raise ValueError(
-                f"pruner has grown from {self._num_samples} to {pruner.num_samples} samples: construct a new KeptOnly and a new "
-                "loader"
+                f"pruner has grown from {self._num_samples} to {engine.table.num_samples} samples: construct a new KeptOnly "
+                "and a new loader"
             )
-        pruner.set_epoch(epoch)
-        plan, moves = pruner.engine.epochs.plan(), int(self._moves)
+        engine.epochs.select(epoch)
+        plan, moves = engine.epochs.plan(), int(self._moves)
         self._words[0] = 0
         if int(self._words[1]) != moves or self._calls == 0:
-            self._write(pruner, looked_at=KEPT | VISITED if plan.restored else KEPT)
+            self._write(engine, looked_at=KEPT | VISITED if plan.restored else KEPT)
             self._words[1], self._words[2] = moves, plan.epoch
         self._calls += 1
         self._words[0] = self._calls
@@ -159,18 +160,18 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
             self.dataset.load_state_dict(state["dataset"])
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_pruner": None}
+        return self.__dict__ | {"_engine": None}
 
     def __repr__(self) -> str:
         return f"KeptOnly({self.dataset!r}, {self._num_samples} samples)"
 
-    def _write(self, pruner: InfoBatch, looked_at: int) -> None:
+    def _write(self, engine: Engine, looked_at: int) -> None:
         """One bit a sample, by id: of those bits of its mark that are looked at, the kept one is set and no other."""
-        powers = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=pruner.device)
+        powers = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=engine.device)
         for start in range(self.ids.start, self.ids.stop, CHUNK):
-            index = torch.arange(start, min(start + CHUNK, self.ids.stop), device=pruner.device)
-            _, marks = pruner.engine.look_up(index)
-            kept = torch.zeros(-(-len(index) // 8) * 8, dtype=torch.uint8, device=pruner.device)
+            index = torch.arange(start, min(start + CHUNK, self.ids.stop), device=engine.device)
+            _, marks = engine.look_up(index)
+            kept = torch.zeros(-(-len(index) // 8) * 8, dtype=torch.uint8, device=engine.device)
             kept[: len(index)] = (marks & looked_at) == KEPT
             place = (start - self.ids.start) // 8
             self._bits[place : place + len(kept) // 8] = (kept.view(-1, 8) * powers).sum(1, dtype=torch.uint8).cpu()

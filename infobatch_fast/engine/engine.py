@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from . import ops
+from . import compiled, ops
 from .checks import Index, check_index
 from .dynamic import DynamicEpochs
 from .epochs import Epochs
@@ -57,7 +57,7 @@ class Engine:
             planner = Planner(table, settings)
             self._token = torch.zeros(1, device=device)
         self.epochs: Epochs = DynamicEpochs(planner) if settings.lengths.is_dynamic else Flow(planner)
-        self._handle = ops.register(self)
+        self._handle = compiled.register(self)
 
     @property
     def table(self) -> ScoreTable:
@@ -74,7 +74,7 @@ class Engine:
         averaged = reduction == "mean" and losses.dtype == torch.float32 and losses.numel() > 0
         scores = scores.contiguous()
         if torch.compiler.is_compiling():
-            weights = ops.record(self._token, index, scores.detach(), self._handle, averaged)
+            weights = compiled.record(self._token, index, scores.detach(), self._handle, averaged)
         else:  # the same without the dispatcher, which costs as much again
             weights = self.record_now(index, scores, averaged)
         if averaged:
@@ -85,7 +85,7 @@ class Engine:
         return weighted.sum() if reduction == "sum" else weighted
 
     def record_now(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor:
-        """What ``ops.record`` calls back at run time: the weights of a batch, float32 [B], whose float32 scores are recorded.
+        """What ``compiled.record`` calls back at run time: the weights of a batch, float32 [B], whose float32 scores are recorded.
 
         Args:
             index: int64 [B], contiguous, on the table's device.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-import weakref
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import torch
 
@@ -40,37 +38,6 @@ tier_weights = _core.tier_weights
 mark_bytes = _core.mark_bytes
 
 Cutoffs = tuple[int, int, int, int]
-
-
-def check_device(device: torch.device | str | int | None) -> torch.device:
-    """The device of a table; None is the CPU.
-
-    Raises:
-        ValueError: It is neither a CPU nor a CUDA device.
-        RuntimeError: CUDA is asked for, and this build, this torch or this machine has none.
-    """
-    try:
-        chosen = torch.device("cpu" if device is None else f"cuda:{device}" if isinstance(device, int) else device)
-    except (TypeError, RuntimeError):
-        chosen = None
-    if chosen is None or chosen.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be 'cpu' or 'cuda', got {device!r}")
-    if chosen.type == "cpu":
-        return torch.device("cpu")
-    if CUDA_ARCHITECTURES is None:
-        raise RuntimeError(
-            f"device={str(chosen)!r}: infobatch_fast was built without CUDA. Install the CUDA toolkit, put nvcc on PATH, and "
-            "build again with INFOBATCH_CUDA=ON pip install --force-reinstall --no-deps ."
-        )
-    if not torch.cuda.is_available():
-        raise RuntimeError(
-            f"device={str(chosen)!r}: torch sees no CUDA device (torch {torch.__version__}, built for CUDA "
-            f"{torch.version.cuda}). Check the driver with nvidia-smi, and that torch is a CUDA build"
-        )
-    index = torch.cuda.current_device() if chosen.index is None else chosen.index
-    if index >= torch.cuda.device_count():
-        raise ValueError(f"device={str(chosen)!r}: torch sees {torch.cuda.device_count()} CUDA devices, counted from 0")
-    return torch.device("cuda", index)
 
 
 def _slow_raw_stream(ordinal: int) -> int:
@@ -266,56 +233,3 @@ class Recorder:
         weights = torch.empty_like(scores)
         self._record(_where(scores)[1], index.data_ptr(), scores.data_ptr(), index.numel(), averaged, weights.data_ptr())
         return weights
-
-
-# `record` as torch sees it. The plan may change between two calls of a compiled graph, so the graph holds the number of a pruner,
-# and the pruner is asked at run time. A token of one element, which nobody reads, tells torch that the call writes something and
-# must not be left out, repeated or moved. It must not be the table: a compiler hands a copy of what is written to the operator, and
-# afterwards copies it back over all that was recorded.
-
-
-class Records(Protocol):
-    """What ``record`` calls back."""
-
-    def record_now(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor:
-        """Weights of a batch, whose scores are recorded."""
-
-
-_library = torch.library.Library("infobatch_fast", "DEF")  # type: ignore[no-untyped-call]
-_library.define("record(Tensor(a!) token, Tensor index, Tensor scores, int handle, bool averaged) -> Tensor")  # type: ignore[no-untyped-call]
-_targets: weakref.WeakValueDictionary[int, Records] = weakref.WeakValueDictionary()
-_handles = itertools.count(1)  # never reused: a compiled graph may outlive its pruner
-
-
-def register(target: Records) -> int:
-    """A number by which ``record`` finds ``target`` as long as it lives."""
-    handle = next(_handles)
-    _targets[handle] = target
-    return handle
-
-
-def _record(token: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int, averaged: bool) -> torch.Tensor:
-    target = _targets.get(handle)
-    if target is None:
-        raise RuntimeError("update: the InfoBatch of this compiled function no longer exists; keep a reference to it")
-    return target.record_now(index, scores, averaged)
-
-
-def _record_meta(token: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int, averaged: bool) -> torch.Tensor:
-    return torch.empty_like(scores)
-
-
-for _key in ("CPU", "CUDA"):
-    _library.impl("record", _record, _key)  # type: ignore[no-untyped-call]
-torch.library.register_fake("infobatch_fast::record", _record_meta, lib=_library)
-_record_op = torch.ops.infobatch_fast.record.default
-
-
-def record(token: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int, averaged: bool) -> torch.Tensor:
-    """Stores float32 scores [B] of ids int64 [B] in the table of pruner ``handle``.
-
-    Returns:
-        Their weights, float32 [B]; ``averaged``: weights / B.
-    """
-    weights: torch.Tensor = _record_op(token, index, scores, handle, averaged)
-    return weights
