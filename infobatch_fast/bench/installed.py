@@ -22,7 +22,6 @@ class InstalledPackage(Contender):
     """The published package, where one is installed."""
 
     name = "infobatch package"
-    can = frozenset({"plan", "ids", "batches", "update"})
     once = True
     held, peak = 36.0, 60.0
 
