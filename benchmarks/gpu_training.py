@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from bench_training import CLASSES, OURS, PLAIN, Trainer, overhead, wait
 from gpu_speed import captured, show
+from pages import interval
 
 from infobatch_fast.bench.baselines import TorchRandomSampler
 from infobatch_fast.bench.contender import Ours, fill_all
@@ -112,10 +113,6 @@ def compared(taken: dict[str, np.ndarray], step: float | None = None) -> dict[st
     return figures
 
 
-def percent(figures: dict[str, Any], key: str = "percent") -> str:
-    return "{mean:+.3f} % ({low:+.3f} to {high:+.3f})".format(**figures["device"][key])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
@@ -140,15 +137,16 @@ def main() -> None:
         steps = {name: captured_step(trainer) if how == "graph" else trainer.step for name, trainer in trainers.items()}
         blocks = {name: repeated(run, STEPS) for name, run in steps.items()}
         figures = compared(take_turns(blocks, arguments.seconds, STEPS, device))
-        median = figures["device"]["plain"]["median"]
+        of_device = figures["device"]
+        median = of_device["plain"]["median"]
         step = min(median, step or median)
-        key = f"{how} step {1e3 * median:.2f} ms, pruning {percent(figures)}, nothing {percent(figures, 'percent_again')}"
+        key = f"{how} step {1e3 * median:.2f} ms, pruning {interval(of_device['percent'])}, nothing {interval(of_device['percent_again'])}"
         show("training step", how=how, **where, steps_a_block=STEPS, **figures, key=key)
 
     tails = {name: tail(trainer) for name, trainer in trainers.items()}
     figures = compared(take_turns(tails, arguments.seconds / 4, TAILS, device), step)
     more = 1e6 * figures["device"]["more"]["median"]
-    key = f"from logits to gradients {more:+.1f} us, {percent(figures)} of a step"
+    key = f"from logits to gradients {more:+.1f} us, {interval(figures['device']['percent'])} of a step"
     show("training step, logits to gradients", **where, calls_a_block=TAILS, step_seconds=step, **figures, key=key)
 
     epochs = itertools.count(1 << 20)
