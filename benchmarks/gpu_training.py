@@ -137,10 +137,10 @@ def main() -> None:
         steps = {name: captured_step(trainer) if how == "graph" else trainer.step for name, trainer in trainers.items()}
         blocks = {name: repeated(run, STEPS) for name, run in steps.items()}
         figures = compared(take_turns(blocks, arguments.seconds, STEPS, device))
-        of_device = figures["device"]
-        median = of_device["plain"]["median"]
+        median = figures["device"]["plain"]["median"]
         step = min(median, step or median)
-        key = f"{how} step {1e3 * median:.2f} ms, pruning {interval(of_device['percent'])}, nothing {interval(of_device['percent_again'])}"
+        pruning, nothing = (interval(figures["device"][which]) for which in ("percent", "percent_again"))
+        key = f"{how} step {1e3 * median:.2f} ms, pruning {pruning}, nothing {nothing}"
         show("training step", how=how, **where, steps_a_block=STEPS, **figures, key=key)
 
     tails = {name: tail(trainer) for name, trainer in trainers.items()}

@@ -18,7 +18,9 @@ def interval(percent: dict[str, float], digits: int = 3) -> str:
 def machine_of(document: dict[str, Any]) -> str:
     machine = document["machine"]
     gpus = "".join(f", {gpu['name']}" for gpu in machine["gpus"])
-    return f"{machine['cores']} cores of {machine['cpu']}{gpus}, {document['threads']} threads, torch {document['versions']['torch']}"
+    return (
+        f"{machine['cores']} cores of {machine['cpu']}{gpus}, {document['threads']} threads, torch {document['versions']['torch']}"
+    )
 
 
 def run_of(made_by: dict[str, Any]) -> str:

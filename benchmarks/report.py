@@ -61,7 +61,9 @@ def page(measured: Sequence[Document], folder: Path) -> list[str]:
                 cells.append([row["operation"], size_name(row["samples"]), time_of(row), each, f"{ours['gb_s']:.3g}", floors])
                 cells[-1] += ratios(row, names)
             lines += table(["operation", "samples", "time", "ns", "GB/s", "x floor", *(f"vs {name}" for name in names)], cells)
-            left_out = {f"{name}, {size_name(row['samples'])} samples: {why}" for row in rows for name, why in row["left_out"].items()}
+            left_out = {
+                f"{name}, {size_name(row['samples'])} samples: {why}" for row in rows for name, why in row["left_out"].items()
+            }
             lines += ["", *(f"- left out: {line}" for line in sorted(left_out)), *([""] if left_out else [])]
     return lines
 

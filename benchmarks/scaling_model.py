@@ -12,6 +12,7 @@ from infobatch_fast import InfoBatch, MeanThreshold, Policy, QuantileTiers
 from infobatch_fast.engine import ops
 from infobatch_fast.engine.ranks import Ranks
 
+SIZES = (10**8, 10**9, 10**10, 10**11)
 WORLDS = (1, 8, 64, 1024)
 POLICIES: dict[str, Policy] = {"mean": MeanThreshold(), "quantile tiers": QuantileTiers()}
 SEED = 1
@@ -50,23 +51,36 @@ class OneOfMany(Ranks):
         return stacked
 
 
-def pruner_of(n: int, ranks: Ranks | None = None, **kwargs: Any) -> InfoBatch:
+def pruner_of(n: int, ranks: Ranks | None = None, policy: Policy | None = None) -> InfoBatch:
     with mock.patch("infobatch_fast.pruner.find_ranks", return_value=ranks or Ranks()):
-        return InfoBatch(n, 100, seed=SEED, delta=1.0, **kwargs)
+        return InfoBatch(n, 100, seed=SEED, delta=1.0, policy=policy)
+
+
+def memory(n: int, world: int) -> dict[str, Any]:
+    """Of the rank that owns most, and of a checkpoint of all."""
+    slots = max(Ranks(world, rank).shard(n)[1] for rank in range(world))
+    state = 4 * n + 4 * math.ceil(n / 8)
+    return {"n": n, "world": world, "slots": slots, "bytes": table_bytes(slots), "state_bytes": state}
+
+
+def traffic(name: str) -> dict[str, Any]:
+    """Bytes that a rank hands to each collective call of its first epoch, and of each later one."""
+    pruner = pruner_of(10_000, OneOfMany(4, 1), POLICIES[name])
+    assert allocated(pruner) == table_bytes(pruner._table.num_slots)
+    epochs = []
+    for epoch in range(2):
+        sent.clear()
+        pruner.set_epoch(epoch)
+        len(pruner.sampler)
+        epochs.append(sent[:])
+    return {"policy": name, "first_epoch": epochs[0], "each_epoch": epochs[1]}
 
 
 def expected_balance(n: int, world: int, kept_fraction: float = 0.7) -> dict[str, Any]:
     """Kept counts of ranks that each own n / world samples, every sample kept with the same probability: independent binomials."""
-    slots = n / world
-    deviation = math.sqrt(slots * kept_fraction * (1 - kept_fraction))
-    padding = largest_of(world) * deviation / (slots * kept_fraction)
-    return {
-        "n": n,
-        "world": world,
-        "mean": slots * kept_fraction,
-        "deviation": deviation,
-        "padding": padding,
-    }
+    mean = n / world * kept_fraction
+    deviation = math.sqrt(mean * (1 - kept_fraction))
+    return {"n": n, "world": world, "mean": mean, "deviation": deviation, "padding": largest_of(world) * deviation / mean}
 
 
 def largest_of(count: int) -> float:
@@ -74,3 +88,11 @@ def largest_of(count: int) -> float:
     x = torch.linspace(-10, 10, 200_001, dtype=torch.float64)
     below = torch.special.ndtr(x) ** count
     return float(torch.trapezoid((x > 0).double() - below, x))
+
+
+def on_paper() -> dict[str, Any]:
+    return {
+        "memory": [memory(n, world) for n in SIZES for world in WORLDS],
+        "traffic": [traffic(name) for name in POLICIES],
+        "balance": [expected_balance(n, world) for n in SIZES for world in WORLDS[1:]],
+    }
