@@ -37,7 +37,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="JSON to write")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="keep the other parts of --out")
-    parser.add_argument("--markdown", type=Path, metavar="JSON", help="put the tables of this file into docs/scaling.md")
+    parser.add_argument("--markdown", type=Path, metavar="JSON", help="put the tables of this file into --page")
+    parser.add_argument(
+        "--page", type=Path, default=Path(__file__).parent.parent / "docs/scaling.md", help="default: docs/scaling.md"
+    )
     arguments = parser.parse_args()
     if arguments.out:
         origin = provenance(sys.argv[1:], "python benchmarks/bench_scaling.py")
@@ -51,7 +54,7 @@ def main() -> None:
             result[part] = run_apart(part) | {"made_by": made_by}
             documents.write(arguments.out, result)
     if arguments.markdown:
-        write_tables(documents.read(arguments.markdown), Path(__file__).parent.parent / "docs" / "scaling.md")
+        write_tables(documents.read(arguments.markdown), arguments.page)
     if not arguments.out and not arguments.markdown:
         parser.error("give --out or --markdown")
 

@@ -9,8 +9,9 @@ from the same weights, and take turns, a step each (on a GPU ten, as waiting for
 import argparse
 import itertools
 import json
+import math
 import sys
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from infobatch_fast.bench import documents, suite
 from infobatch_fast.bench.baselines import Published, TorchRandomSampler
 from infobatch_fast.bench.contender import Contender, Ours, fill_all
 from infobatch_fast.bench.operations import BATCH, orders, plans
-from infobatch_fast.bench.timing import FULL, QUICK, spread
+from infobatch_fast.bench.timing import FULL, QUICK, Effort, Timed, alternate, spread
 from infobatch_fast.engine import ops
 from infobatch_fast.machine import load, provenance
 
@@ -109,28 +110,18 @@ class Trainer:
         self.train(self.next_batch())
 
 
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def time_steps(trainers: dict[str, Trainer], steps: int, block: int) -> dict[str, np.ndarray]:
-    """Seconds a step of each variant, by block; the order changes from block to block."""
-    device = next(iter(trainers.values())).device
-    for trainer in trainers.values():
-        for _ in range(10):
+    """Seconds a step of each variant, by block."""
+
+    def take(_: object, trainer: Trainer, steps: int = block) -> None:
+        for _ in range(steps):
             trainer.step()
-    taken: dict[str, list[float]] = {name: [] for name in trainers}
-    orders = itertools.cycle(itertools.permutations(trainers))
-    for _ in range(steps // block):
-        for name in next(orders):
-            wait(device)
-            start = time.perf_counter()
-            for _ in range(block):
-                trainers[name].step()
-            wait(device)
-            taken[name].append((time.perf_counter() - start) / block)
-    return {name: np.array(seconds) for name, seconds in taken.items()}
+
+    for trainer in trainers.values():
+        take(None, trainer, 10)
+    timed = [Timed(name, partial(take, trainer=trainer), repeats=block) for name, trainer in trainers.items()]
+    times = alternate(timed, Effort(steps // block, math.inf, math.inf), next(iter(trainers.values())).device)
+    return {name: np.array(list(taken.seconds.values())) for name, taken in times.items()}
 
 
 def overhead(taken: np.ndarray, plain: np.ndarray, seed: int = 0) -> dict[str, float]:
@@ -173,12 +164,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, default=200, help="of each variant")
-    parser.add_argument("--batch", type=int, help="default: 128 on the CPU, 512 on a GPU")
     parser.add_argument("--quick", action="store_true", help="sampling costs at 1e6 samples only, few rounds")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     device = ops.check_device(arguments.device)
-    batch = arguments.batch or (512 if device.type == "cuda" else 128)
+    batch, block = (512, 10) if device.type == "cuda" else (128, 1)
     document = provenance(sys.argv[1:], "python benchmarks/bench_training.py") | {"quick": arguments.quick}
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (IMAGES, 3, 32, 32), dtype=torch.uint8, generator=generator).to(device)
@@ -186,7 +176,7 @@ def main() -> None:
     samplers = {name: VARIANTS[name](IMAGES, device) for name in (PLAIN, OURS, PUBLISHED)}
     fill_all(list(samplers.values()), IMAGES)
     trainers = {name: Trainer(sampler, images, labels, batch) for name, sampler in samplers.items()}
-    taken = time_steps(trainers, arguments.steps, 10 if device.type == "cuda" else 1)
+    taken = time_steps(trainers, arguments.steps, block)
     variants: dict[str, dict] = {name: {"seconds": spread(list(seconds))} for name, seconds in taken.items()}
     for name in (OURS, PUBLISHED):
         variants[name]["overhead_percent"] = overhead(taken[name], taken[PLAIN])

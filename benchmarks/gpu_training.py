@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_training import CLASSES, OURS, PLAIN, Trainer, overhead, wait
+from bench_training import CLASSES, OURS, PLAIN, Trainer, overhead
 from gpu_speed import captured, show
 from pages import interval
 
 from infobatch_fast.bench.baselines import TorchRandomSampler
 from infobatch_fast.bench.contender import Ours, fill_all
-from infobatch_fast.bench.timing import spread
+from infobatch_fast.bench.timing import spread, wait_for
 from infobatch_fast.engine.ops import check_device
 
 AGAIN = "no pruning, again"
@@ -70,7 +70,7 @@ def tail(trainer: Trainer) -> Run:
 def seconds_of(run: Run, device: torch.device) -> tuple[float, float, float]:
     """By each of the clocks."""
     events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if device.type == "cuda" else []
-    wait(device)
+    wait_for(device)
     start = time.perf_counter()
     for event in events[:1]:
         event.record()
@@ -78,7 +78,7 @@ def seconds_of(run: Run, device: torch.device) -> tuple[float, float, float]:
     for event in events[1:]:
         event.record()
     host = time.perf_counter() - start
-    wait(device)
+    wait_for(device)
     wall = time.perf_counter() - start
     return events[0].elapsed_time(events[1]) / 1e3 if events else wall, wall, host
 

@@ -33,43 +33,26 @@ epoch_numbers = count(FIRST_EPOCH + 1)  # each plan of the benchmark is of a new
 
 @dataclass(frozen=True)
 class Operation:
-    """What is timed for a row of a table.
+    """What is timed for a row of a table."""
 
-    Attributes:
-        name: The operation, one of ``NAMES``.
-        unit: What ``items`` counts, with its article.
-        items: Of these each time is of.
-        moved: Bytes that each time must at least move.
-        contenders: Who is timed, by name.
-        floor: What the operation cannot do without, done by torch alone.
-        batch: Size of an update.
-    """
-
-    name: str
-    unit: str
-    items: float
-    moved: float
+    name: str  # one of NAMES
+    unit: str  # what ``items`` counts, with its article
+    items: float  # of these each time is of
+    moved: float  # bytes that each time must at least move
     contenders: list[Timed]
-    floor: Timed
-    batch: int | None = None
+    floor: Timed  # what the operation cannot do without, done by torch alone
+    batch: int | None = None  # size of an update
 
 
-@dataclass
+@dataclass(frozen=True)
 class Field:
-    """Who takes part at one size on one device.
-
-    Attributes:
-        contenders: infobatch_fast is the first of them.
-        scores: float32 [N] on the device: what the floors work on.
-        marks: int64 [N / 16] on the device, as large as the marks of N samples: what the floors of an order read.
-    """
+    """Who takes part at one size on one device."""
 
     size: int
     device: torch.device
-    contenders: list[Contender]
-    scores: torch.Tensor
-    marks: torch.Tensor
-    batches: tuple[int, ...] = UPDATES
+    contenders: list[Contender]  # infobatch_fast is the first of them
+    scores: torch.Tensor  # float32 [N] on the device: what the floors work on
+    marks: torch.Tensor  # int64 [N / 16] on the device, as large as the marks of N samples: what the floors of an order read
 
     @property
     def ours(self) -> Ours:
@@ -198,7 +181,7 @@ def updates(now: Field) -> Iterator[Operation]:
 
         return run
 
-    for batch in now.batches:
+    for batch in UPDATES:
         calls = max(4, UPDATED // batch)
 
         def pairs(batch: int = batch, calls: int = calls) -> list[tuple[torch.Tensor, torch.Tensor]]:

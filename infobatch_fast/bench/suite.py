@@ -9,11 +9,9 @@ import torch
 
 from . import answers
 from .contender import Contender, Ours, fill_all
-from .operations import KINDS, UPDATES, Field, Operation
+from .operations import KINDS, Field, Operation
 from .roster import fitting
 from .timing import FULL, QUICK, Effort, Times, alternate
-
-QUICK_UPDATES = (256, 4096)
 
 
 def measure(size: int, device: torch.device, quick: bool) -> list[dict[str, Any]]:
@@ -22,7 +20,7 @@ def measure(size: int, device: torch.device, quick: bool) -> list[dict[str, Any]
     _say(f"{device}, {size} samples: {', '.join(contender.name for contender in contenders) or 'no room'}")
     if not contenders:
         return []
-    now = prepared(size, device, contenders, QUICK_UPDATES if quick else UPDATES)
+    now = prepared(size, device, contenders)
     rows = []
     for kind in KINDS:
         for operation in kind(now):
@@ -36,7 +34,7 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def prepared(size: int, device: torch.device, contenders: list[Contender], batches: tuple[int, ...] = UPDATES) -> Field:
+def prepared(size: int, device: torch.device, contenders: list[Contender]) -> Field:
     """Contenders that have the same scores and whose answers are right."""
     scores = fill_all(contenders, size)
     for contender in contenders:
@@ -44,7 +42,7 @@ def prepared(size: int, device: torch.device, contenders: list[Contender], batch
     for contender in contenders:
         if hasattr(contender, "update"):
             answers.check_update(contender)
-    return Field(size, device, contenders, scores.to(device), torch.arange(max(1, size // 16), device=device), batches)
+    return Field(size, device, contenders, scores.to(device), torch.arange(max(1, size // 16), device=device))
 
 
 def row(operation: Operation, now: Field, effort: Effort) -> dict[str, Any]:
