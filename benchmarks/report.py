@@ -32,13 +32,23 @@ def devices(document: Document) -> list[str]:
     return sorted({row["device"] for row in document.get("rows", [])})
 
 
-def time_of(row: Row) -> str:
-    return time_cell(row["contenders"][Ours.name]["seconds"]) + " an index" * (row["unit"] == "an index")
-
-
-def ratios(row: Row, names: Sequence[str]) -> list[str]:
-    found = (row["contenders"].get(name, {}).get("ratio") for name in names)
-    return [spread_cell(ratio) if ratio else "-" for ratio in found]
+def speed(rows: Sequence[Row], short: bool) -> list[str]:
+    """A line for each operation and size: what infobatch_fast takes, and how many times as long the others."""
+    names, lines = rivals(rows), []
+    for row in rows:
+        ours = row["contenders"][Ours.name]
+        cells = [
+            row["operation"],
+            size_name(row["samples"]),
+            time_cell(ours["seconds"]) + " an index" * (row["unit"] == "an index"),
+        ]
+        if not short:
+            cells += [f"{ours['ns']:.3g} {row['unit']}", f"{ours['gb_s']:.3g}", spread_cell(ours["of_floor"])]
+        ratios = (row["contenders"].get(name, {}).get("ratio") for name in names)
+        lines.append([*cells, *(spread_cell(ratio) if ratio else "-" for ratio in ratios)])
+    if short:
+        return table(["operation", "samples", "time", *names], lines)
+    return table(["operation", "samples", "time", "ns", "GB/s", "x floor", *(f"vs {name}" for name in names)], lines)
 
 
 def page(measured: Sequence[Document], folder: Path) -> list[str]:
@@ -49,22 +59,14 @@ def page(measured: Sequence[Document], folder: Path) -> list[str]:
     for document in measured:
         for device in devices(document):
             rows = own_rows(document, device)
-            names = rivals(rows)
             loads = " and ".join(str(document.get(f"load_{when}")) for when in ("before", "after"))
-            lines += [f"## {document['machine']['cpu']}: {device}", ""]
-            lines += [f"{machine_of(document)}; {run_of(document)}. Load averages before and after: {loads}.", ""]
-            lines += [f"![Time of a plan by number of samples]({draw(document, device, folder).name})", ""]
-            cells = []
-            for row in rows:
-                ours = row["contenders"][Ours.name]
-                each, floors = f"{ours['ns']:.3g} {row['unit']}", spread_cell(ours["of_floor"])
-                cells.append([row["operation"], size_name(row["samples"]), time_of(row), each, f"{ours['gb_s']:.3g}", floors])
-                cells[-1] += ratios(row, names)
-            lines += table(["operation", "samples", "time", "ns", "GB/s", "x floor", *(f"vs {name}" for name in names)], cells)
             left_out = {
                 f"{name}, {size_name(row['samples'])} samples: {why}" for row in rows for name, why in row["left_out"].items()
             }
-            lines += ["", *(f"- left out: {line}" for line in sorted(left_out)), *([""] if left_out else [])]
+            lines += [f"## {document['machine']['cpu']}: {device}", ""]
+            lines += [f"{machine_of(document)}; {run_of(document)}. Load averages before and after: {loads}.", ""]
+            lines += [f"![Time of a plan by number of samples]({draw(document, device, folder).name})", ""]
+            lines += [*speed(rows, short=False), "", *(f"- left out: {line}" for line in sorted(left_out)), ""]
     return lines
 
 
@@ -81,13 +83,11 @@ def summary(measured: Sequence[Document]) -> list[str]:
 
 def in_short(document: Document, device: str) -> list[str]:
     rows = [row for row in own_rows(document, device) if row["operation"] in OPERATIONS and row["samples"] in SIZES]
-    names = rivals(rows)
-    cells = [[row["operation"], size_name(row["samples"]), time_of(row), *ratios(row, names)] for row in rows]
     return [
         f"Time on {device}, and how many times as long the others take (medians and quartiles of alternating runs; below 1 they "
         "are faster; -: has no such operation, or was left out for memory or time):",
         "",
-        *table(["operation", "samples", "time", *names], cells),
+        *speed(rows, short=True),
     ]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 
 from ..machine import available_bytes
 from .baselines import PlainTorch, Published, TorchDistributedSampler, TorchRandomSampler, VectorisedNumpy
 from .contender import Contender, Ours
-from .installed import InstalledPackage, is_installed
+from .installed import InstalledPackage
 
 SHARE = 0.9  # of the free memory
 OTHERS = 4.0 + 0.5 + 1.0  # bytes a sample that the benchmark itself holds: scores, marks, and a byte for each id that was seen
@@ -18,7 +20,7 @@ def fitting(size: int, device: torch.device) -> tuple[list[Contender], dict[str,
     classes: list[type[Contender]] = [Ours, Published, VectorisedNumpy, PlainTorch, TorchRandomSampler, TorchDistributedSampler]
     if device.type == "cuda":
         classes.remove(VectorisedNumpy)  # it has no tensors there
-    if is_installed():
+    if find_spec("infobatch"):
         classes.append(InstalledPackage)
     chosen: list[type[Contender]] = []
     left_out: dict[str, str] = {}
