@@ -17,6 +17,7 @@ from infobatch_fast import __main__ as command_line
 from infobatch_fast import __version__
 from infobatch_fast.bench import answers, operations, roster, suite, table, timing
 from infobatch_fast.bench.contender import Ours, fill_all
+from infobatch_fast.engine.ranks import Ranks
 
 CPU = torch.device("cpu")
 ROOT = next(folder for folder in Path(__file__).parents if (folder / "benchmarks").is_dir())
@@ -94,6 +95,31 @@ def test_documents_hold_the_figures_of_the_committed_measurements(tmp_path, monk
     assert made("bench_scaling.py", "--markdown", scaling, "--page", tmp_path / "scaling.md").returncode == 0
     for name, folder in pages.items():
         assert (tmp_path / name).read_text() == (folder / name).read_text(), name
+
+
+@needs_results
+def test_tables_of_the_scaling_are_as_large_as_those_of_the_package(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from scaling_model import on_paper
+
+    (committed,) = RESULTS.glob("scaling-*.json")
+    rows, old_rows = on_paper()["memory"], json.loads(committed.read_text())["paper"]["memory"]
+    for row, old in zip(rows, old_rows, strict=True):
+        assert (row["n"], row["world"], row["slots"]) == (old["n"], old["world"], old["slots"])
+        assert sum(row["bytes"].values()) == sum(old["bytes"].values())
+
+
+def test_a_rank_of_many_is_measured_and_its_order_checked(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from scaling_measured import measure, restart
+    from scaling_model import OneOfMany
+
+    _, figures = measure(12_800_000, OneOfMany(64, 37), 3)
+    assert figures["slots"] == 200_000
+    assert figures["checked"]["positions"] == 6
+    pruner, figures = measure(1_500_000, Ranks(), 3)
+    assert figures["update_seconds_per_sample"]["median"] > 0
+    assert restart(pruner)["positions"] < 500_000
 
 
 def test_compare_finds_what_is_slower_beyond_the_spread(measured, tmp_path, capsys):
