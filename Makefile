@@ -28,11 +28,12 @@ bench: $(ready) ## measure the speed: all operations, and a training step (BENCH
 	$(bin)/python -m infobatch_fast bench --out benchmarks/results/bench-here.json $(BENCH_ARGS)
 	$(bin)/python benchmarks/bench_training.py --out benchmarks/results/training-here.json
 
-report: $(ready) ## make tables and plots from the JSON files in benchmarks/results
-	$(bin)/python -m infobatch_fast bench --report $(wildcard benchmarks/results/bench-*.json benchmarks/results/training-*.json) \
-		--markdown benchmarks/results/tables.md --readme README.md --plots benchmarks/results
+report: $(ready) ## make the documents' tables and plots from the JSON files in benchmarks/results
+	$(bin)/python benchmarks/report.py $(wildcard benchmarks/results/bench-*.json benchmarks/results/training-*.json) \
+		--results benchmarks/results --readme README.md
 	$(bin)/python benchmarks/gpu_tables.py $(wildcard benchmarks/results/gpu-*.json) \
 		--markdown benchmarks/results/gpu.md --readme README.md
+	$(bin)/python benchmarks/bench_scaling.py --markdown $(wildcard benchmarks/results/scaling-*.json)
 
 gpu-check: ## on a machine with a GPU, torch, nvcc and pytest: build, comparisons, tests, speed (STAGES: see scripts/gpu_check.py)
 	$(PYTHON) scripts/gpu_check.py $(STAGES)

@@ -9,23 +9,29 @@ from the same weights, and take turns, a step each (on a GPU ten, as waiting for
 import argparse
 import itertools
 import json
+import math
 import sys
-import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from infobatch_fast.bench import documents, suite
 from infobatch_fast.bench.baselines import Published, TorchRandomSampler
 from infobatch_fast.bench.contender import Contender, Ours, fill_all
-from infobatch_fast.bench.timing import FULL, QUICK, Effort, Timed, Times, alternate, spread
+from infobatch_fast.bench.operations import BATCH, orders, plans
+from infobatch_fast.bench.timing import FULL, QUICK, Effort, Timed, alternate, spread
 from infobatch_fast.engine import ops
 from infobatch_fast.machine import load, provenance
 
 IMAGES, CLASSES = 50_000, 100
 PLAIN, PUBLISHED, OURS = "no pruning (RandomSampler)", "published", "infobatch_fast"
+VARIANTS: dict[str, type[Contender]] = {OURS: Ours, PLAIN: TorchRandomSampler, PUBLISHED: Published}
+COSTS = {"plan, mean": "plan", f"order, batches of {BATCH}": "index"}
 SHARES = (10**6, 10**7, 10**8, 10**9)
 
 
@@ -70,13 +76,13 @@ class ResNet18(nn.Sequential):
 class Trainer:
     """One variant: its model, its sampler, and a step of training."""
 
-    def __init__(self, sampler: Contender, images: torch.Tensor, labels: torch.Tensor, batch: int) -> None:
+    def __init__(self, sampler: Any, images: torch.Tensor, labels: torch.Tensor, batch: int) -> None:
         torch.manual_seed(0)
         self.device, self.batch, self.sampler = images.device, batch, sampler
         self.images, self.labels = images, labels
         self.model = (ResNet18() if self.device.type == "cuda" else SmallNet()).to(self.device, memory_format=torch.channels_last)
         self.optimiser = torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.9)
-        self.prunes = "update" in sampler.can
+        self.prunes = hasattr(sampler, "update")
         self.epochs, self.batches = itertools.count(1), iter(())
 
     def next_batch(self) -> torch.Tensor:
@@ -104,28 +110,18 @@ class Trainer:
         self.train(self.next_batch())
 
 
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def time_steps(trainers: dict[str, Trainer], steps: int, block: int) -> dict[str, np.ndarray]:
-    """Seconds a step of each variant, by block; the order changes from block to block."""
-    device = next(iter(trainers.values())).device
-    for trainer in trainers.values():
-        for _ in range(10):
+    """Seconds a step of each variant, by block."""
+
+    def take(_: object, trainer: Trainer, steps: int = block) -> None:
+        for _ in range(steps):
             trainer.step()
-    taken: dict[str, list[float]] = {name: [] for name in trainers}
-    orders = itertools.cycle(itertools.permutations(trainers))
-    for _ in range(steps // block):
-        for name in next(orders):
-            wait(device)
-            start = time.perf_counter()
-            for _ in range(block):
-                trainers[name].step()
-            wait(device)
-            taken[name].append((time.perf_counter() - start) / block)
-    return {name: np.array(seconds) for name, seconds in taken.items()}
+
+    for trainer in trainers.values():
+        take(None, trainer, 10)
+    timed = [Timed(name, partial(take, trainer=trainer), repeats=block) for name, trainer in trainers.items()]
+    times = alternate(timed, Effort(steps // block, math.inf, math.inf), next(iter(trainers.values())).device)
+    return {name: np.array(list(taken.seconds.values())) for name, taken in times.items()}
 
 
 def overhead(taken: np.ndarray, plain: np.ndarray, seed: int = 0) -> dict[str, float]:
@@ -136,58 +132,30 @@ def overhead(taken: np.ndarray, plain: np.ndarray, seed: int = 0) -> dict[str, f
     return {"mean": float(np.median(ratios)), "low": float(low), "high": float(high)}
 
 
-def loss_costs(trainers: dict[str, Trainer], effort: Effort) -> dict[str, Times]:
-    """From per-sample losses to their gradients, without a model: what the steps differ in, where steps are too noisy to tell."""
-    first = next(iter(trainers.values()))
-    repeats = 200
-
-    def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
-        index = torch.randint(IMAGES, (repeats, first.batch), device=first.device)
-        return [(row, torch.rand(first.batch, device=first.device, requires_grad=True)) for row in index]
-
-    def reducing(trainer: Trainer):
-        def run(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-            for index, losses in pairs:
-                (trainer.sampler.update(index, losses) if trainer.prunes else losses.mean()).backward()
-
-        return run
-
-    timed = [Timed(name, reducing(trainer), batches, repeats) for name, trainer in trainers.items()]
-    return alternate(timed, effort, first.device)
-
-
-def sampling_costs(device: torch.device, sizes: list[int], quick: bool) -> dict[str, dict[int, dict[str, float]]]:
+def sampling_costs(device: torch.device, sizes: list[int], quick: bool) -> dict[str, dict[str, dict[str, float]]]:
     """Of each variant and measured size: seconds of a plan, and of handing out one index in batches."""
-    costs: dict[str, dict[int, dict[str, float]]] = {}
-    for name, which in ((PLAIN, TorchRandomSampler), (OURS, Ours), (PUBLISHED, Published)):
-        for size in sizes if which is Ours else [size for size in sizes if size <= 10**7]:
-            contender = which(size, device)
-            fill_all([contender], size)
-            epochs, effort = itertools.count(1), QUICK if quick else FULL
-            plan = alternate([Timed(name, contender.plan, lambda epochs=epochs: next(epochs))], effort, device)[name]
-
-            def take(_: object, contender: Contender = contender) -> None:
-                for _ in itertools.islice(contender.batches(256), 1024):
-                    pass
-
-            def again(contender: Contender = contender, epochs: itertools.count = epochs) -> None:
-                if contender.once:
-                    contender.plan(next(epochs))
-
-            order = alternate([Timed(name, take, again, 1024 * 256)], effort, device)[name]
-            costs.setdefault(name, {})[size] = {"plan": plan.spread()["median"], "index": order.spread()["median"]}
+    costs: dict[str, dict[str, dict[str, float]]] = {name: {} for name in VARIANTS}
+    for size in sizes:
+        variants = {which.name: name for name, which in VARIANTS.items() if which is Ours or size <= 10**7}
+        now = suite.prepared(size, device, [VARIANTS[name](size, device) for name in variants.values()])
+        for operation in itertools.chain(plans(now), orders(now)):
+            if operation.name in COSTS:
+                row = suite.row(operation, now, QUICK if quick else FULL)
+                for name, figures in row["contenders"].items():
+                    costs[variants[name]].setdefault(str(size), {})[COSTS[operation.name]] = figures["seconds"]["median"]
     return costs
 
 
-def shares(costs: dict[str, dict[int, dict[str, float]]], step: float, batch: int) -> dict[str, dict[str, float]]:
+def shares(costs: dict[str, dict[str, dict[str, float]]], step: float, batch: int) -> dict[str, dict[str, float]]:
     """Percent of an epoch that plan and sampling take: at each size by the costs of the largest measured size up to it."""
     percent: dict[str, dict[str, float]] = {}
     for name, by_size in costs.items():
         for size in SHARES:
-            known = max(measured for measured in by_size if measured <= size)
+            known = max(int(measured) for measured in by_size if int(measured) <= size)
             kept = 1.0 if name == PLAIN else 0.65  # of the samples: log-normal losses, r = 0.5
             training = kept * size * step / batch
-            sampling = by_size[known]["plan"] / known * size + kept * size * by_size[known]["index"]
+            cost = by_size[str(known)]
+            sampling = cost["plan"] / known * size + kept * size * cost["index"]
             percent.setdefault(name, {})[str(size)] = 100 * sampling / training
     return percent
 
@@ -196,29 +164,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, default=200, help="of each variant")
-    parser.add_argument("--batch", type=int, help="default: 128 on the CPU, 512 on a GPU")
     parser.add_argument("--quick", action="store_true", help="sampling costs at 1e6 samples only, few rounds")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     device = ops.check_device(arguments.device)
-    batch = arguments.batch or (512 if device.type == "cuda" else 128)
+    batch, block = (512, 10) if device.type == "cuda" else (128, 1)
     document = provenance(sys.argv[1:], "python benchmarks/bench_training.py") | {"quick": arguments.quick}
-
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (IMAGES, 3, 32, 32), dtype=torch.uint8, generator=generator).to(device)
     labels = torch.randint(CLASSES, (IMAGES,), generator=generator).to(device)
-    samplers = {PLAIN: TorchRandomSampler(IMAGES, device), OURS: Ours(IMAGES, device), PUBLISHED: Published(IMAGES, device)}
+    samplers = {name: VARIANTS[name](IMAGES, device) for name in (PLAIN, OURS, PUBLISHED)}
     fill_all(list(samplers.values()), IMAGES)
     trainers = {name: Trainer(sampler, images, labels, batch) for name, sampler in samplers.items()}
-    taken = time_steps(trainers, arguments.steps, 10 if device.type == "cuda" else 1)
+    taken = time_steps(trainers, arguments.steps, block)
     variants: dict[str, dict] = {name: {"seconds": spread(list(seconds))} for name, seconds in taken.items()}
     for name in (OURS, PUBLISHED):
         variants[name]["overhead_percent"] = overhead(taken[name], taken[PLAIN])
-    costs_of_loss = loss_costs(trainers, QUICK if arguments.quick else FULL)
-    for name in (OURS, PUBLISHED):
-        more = [costs_of_loss[name].seconds[turn] - seconds for turn, seconds in costs_of_loss[PLAIN].seconds.items()]
-        scale = 100 / float(np.median(taken[PLAIN]))
-        variants[name]["loss_percent"] = {key: scale * value for key, value in spread(more).items() if key != "runs"}
     del trainers, samplers
 
     sizes = [10**6] if arguments.quick else [10**6, 10**7, 10**8]
@@ -238,11 +199,9 @@ def main() -> None:
         }
     ]
     document["load_after"] = load()
-    text = json.dumps(document, indent=1, default=float) + "\n"
     if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text)
-    print(json.dumps(document["training"], indent=1, default=float))
+        documents.write(arguments.out, document)
+    print(json.dumps(document["training"], indent=1))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from infobatch_fast.bench.report import size_name, table_head, table_line, time_cell
-from infobatch_fast.bench.summary import fill
+from pages import fill, interval, table
+
+from infobatch_fast.bench.table import size_name, time_cell
+from infobatch_fast.bench.table import time_name as seconds
 
 Document = Figure = dict[str, Any]
 Row = tuple[str, dict[int, str]]  # a name, and a cell for each number of samples
@@ -25,10 +27,6 @@ plan in its operators. {KTHVALUE} An update ends where the GPU has done it: one 
 """
 
 
-def seconds(value: float) -> str:
-    return time_cell({"median": value, "low": value, "high": value}, "").partition(" (")[0]
-
-
 def counted(figure: Figure) -> str:
     kinds = {"kernel": "kernel", "Memset": "memset", "Memcpy": "transfer"}
     return ", ".join(f"{figure[kind]} {name}{'s' * (figure[kind] > 1)}" for kind, name in kinds.items() if kind in figure)
@@ -37,7 +35,7 @@ def counted(figure: Figure) -> str:
 PLAN, UPDATE = "plan by {policy}", "update, B = {batch}"
 # What a figure tells: under which heading, which side of it, in which words, and whether in the README too.
 LINES: tuple[tuple[str, str, str, Callable[[Figure], str], bool], ...] = (
-    ("plan", PLAN, "time", lambda figure: time_cell(figure["seconds"], ""), True),
+    ("plan", PLAN, "time", lambda figure: time_cell(figure["seconds"]), True),
     ("plan", PLAN, "times its floor", lambda figure: f"{figure['times_floor']:.2f}", True),
     ("plan in plain torch", PLAN, "times as long in plain torch", lambda figure: f"{figure['times_ours']:,.1f}", True),
     ("launches of a plan", PLAN, "launches", counted, False),
@@ -75,37 +73,36 @@ def kernels(document: Document) -> list[Row]:
     """The kernels alone, by the program without Python: time, and the share of the bandwidth of a copy where it is one percent."""
     found = [figure for figure in figures(document, "speed") if "median_us" in figure]
     several = Counter((figure["kernel"], figure["n"]) for figure in found)
-    table: dict[str, dict[int, str]] = {}
+    lines: dict[str, dict[int, str]] = {}
     for figure in found:
         name = figure["kernel"] + (f", {figure['items']:,} ids" if several[figure["kernel"], figure["n"]] > 1 else "")
         share = f" ({100 * figure['of_copy']:.0f} %)" if figure["of_copy"] >= 0.01 else ""
-        table.setdefault(name, {})[figure["n"]] = f"{seconds(figure['median_us'] / 1e6)}{share}"
-    return list(table.items())
+        lines.setdefault(name, {})[figure["n"]] = f"{seconds(figure['median_us'] / 1e6)}{share}"
+    return list(lines.items())
 
 
 def by_samples(first: str, lines: list[Row]) -> list[str]:
     sizes = sorted({size for _, cells in lines for size in cells})
-    head = table_head([first, *(size_name(size) if size else "no" for size in sizes)])
-    return [*head, *(table_line([name, *(cells.get(size, "-") for size in sizes)]) for name, cells in lines), ""] if lines else []
-
-
-INTERVAL = "{mean:+.3f} % ({low:+.3f} to {high:+.3f})".format_map
+    head = [first, *(size_name(size) if size else "no" for size in sizes)]
+    return [*table(head, ([name, *(cells.get(size, "-") for size in sizes)] for name, cells in lines)), ""] if lines else []
 
 
 def training(document: Document) -> list[str]:
-    lines: list[str] = []
+    timed = [figure for figure in figures(document, "training") if "device" in figure]
+    if not timed:
+        return []
+    rows = []
+    for figure in timed:
+        name = f"step, {figure['how']}" if "how" in figure else "from logits to gradients alone"
+        of_device = figure["device"]
+        cells = [name, time_cell(of_device["plain"]), f"{1e6 * of_device['more']['median']:+.1f} us"]
+        rows.append([*cells, interval(of_device["percent"]), interval(of_device["percent_again"])])
+    lines = [f"A training step of {timed[0]['model']}, batches of {timed[0]['batch']}, with 95 % intervals:", ""]
+    lines += table(["", "time without pruning", "pruning adds", "of a step", "a second run without it adds"], rows)
     for figure in figures(document, "training"):
-        if "device" in figure and not lines:
-            lines = [f"A training step of {figure['model']}, batches of {figure['batch']}, with 95 % intervals:", ""]
-            lines += table_head(["", "time without pruning", "pruning adds", "of a step", "a second run without it adds"])
-        if "device" in figure:
-            name = f"step, {figure['how']}" if "how" in figure else "from logits to gradients alone"
-            of_device = figure["device"]
-            cells = [name, time_cell(of_device["plain"], ""), f"{1e6 * of_device['more']['median']:+.1f} us"]
-            lines.append(table_line([*cells, INTERVAL(of_device["percent"]), INTERVAL(of_device["percent_again"])]))
         if "percent_of_epoch" in figure:
             lines += ["", f"A plan of its {figure['samples']:,} samples takes {figure['percent_of_epoch']:.2g} % of an epoch."]
-    return [*lines, ""] if lines else []
+    return [*lines, ""]
 
 
 def training_in_short(document: Document) -> list[str]:
@@ -113,7 +110,7 @@ def training_in_short(document: Document) -> list[str]:
     steps = [figure for figure in figures(document, "training") if "how" in figure]
     if not steps:
         return []
-    added = "; ".join(f"{step['how']} {INTERVAL(step['device']['percent'])}" for step in steps)
+    added = "; ".join(f"{step['how']} {interval(step['device']['percent'])}" for step in steps)
     return [f"What pruning adds to a training step of {steps[0]['model']}, with 95 % intervals: {added}.", ""]
 
 

@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_training import CLASSES, OURS, PLAIN, Trainer, overhead, wait
+from bench_training import CLASSES, OURS, PLAIN, Trainer, overhead
 from gpu_speed import captured, show
+from pages import interval
 
 from infobatch_fast.bench.baselines import TorchRandomSampler
 from infobatch_fast.bench.contender import Ours, fill_all
-from infobatch_fast.bench.timing import spread
+from infobatch_fast.bench.timing import spread, wait_for
 from infobatch_fast.engine.ops import check_device
 
 AGAIN = "no pruning, again"
@@ -69,7 +70,7 @@ def tail(trainer: Trainer) -> Run:
 def seconds_of(run: Run, device: torch.device) -> tuple[float, float, float]:
     """By each of the clocks."""
     events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if device.type == "cuda" else []
-    wait(device)
+    wait_for(device)
     start = time.perf_counter()
     for event in events[:1]:
         event.record()
@@ -77,7 +78,7 @@ def seconds_of(run: Run, device: torch.device) -> tuple[float, float, float]:
     for event in events[1:]:
         event.record()
     host = time.perf_counter() - start
-    wait(device)
+    wait_for(device)
     wall = time.perf_counter() - start
     return events[0].elapsed_time(events[1]) / 1e3 if events else wall, wall, host
 
@@ -112,10 +113,6 @@ def compared(taken: dict[str, np.ndarray], step: float | None = None) -> dict[st
     return figures
 
 
-def percent(figures: dict[str, Any], key: str = "percent") -> str:
-    return "{mean:+.3f} % ({low:+.3f} to {high:+.3f})".format(**figures["device"][key])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
@@ -142,13 +139,14 @@ def main() -> None:
         figures = compared(take_turns(blocks, arguments.seconds, STEPS, device))
         median = figures["device"]["plain"]["median"]
         step = min(median, step or median)
-        key = f"{how} step {1e3 * median:.2f} ms, pruning {percent(figures)}, nothing {percent(figures, 'percent_again')}"
+        pruning, nothing = (interval(figures["device"][which]) for which in ("percent", "percent_again"))
+        key = f"{how} step {1e3 * median:.2f} ms, pruning {pruning}, nothing {nothing}"
         show("training step", how=how, **where, steps_a_block=STEPS, **figures, key=key)
 
     tails = {name: tail(trainer) for name, trainer in trainers.items()}
     figures = compared(take_turns(tails, arguments.seconds / 4, TAILS, device), step)
     more = 1e6 * figures["device"]["more"]["median"]
-    key = f"from logits to gradients {more:+.1f} us, {percent(figures)} of a step"
+    key = f"from logits to gradients {more:+.1f} us, {interval(figures['device']['percent'])} of a step"
     show("training step, logits to gradients", **where, calls_a_block=TAILS, step_seconds=step, **figures, key=key)
 
     epochs = itertools.count(1 << 20)

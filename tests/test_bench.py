@@ -1,9 +1,12 @@
 """The benchmark itself, at sizes that take seconds: it runs, checks its answers, and its files can be shown and compared."""
 
+import contextlib
 import copy
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,45 +15,111 @@ import torch
 
 from infobatch_fast import __main__ as command_line
 from infobatch_fast import __version__
-from infobatch_fast.bench import answers, growth, memory, operations, parts, roster, suite, summary, timing
-from infobatch_fast.bench.contender import Ours, fill_all, synthetic_scores
+from infobatch_fast.bench import answers, operations, roster, suite, table, timing
+from infobatch_fast.bench.contender import Ours, fill_all
+from infobatch_fast.engine.ranks import Ranks
 
 CPU = torch.device("cpu")
+ROOT = next(folder for folder in Path(__file__).parents if (folder / "benchmarks").is_dir())
+RESULTS = ROOT / "benchmarks/results"
+needs_results = pytest.mark.skipif(not RESULTS.is_dir(), reason="a source distribution has no results")
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     """The JSON file of a benchmark with two tiny sizes, each row in the fewest rounds."""
     path = tmp_path_factory.mktemp("bench") / "measured.json"
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, path.with_suffix(".txt").open("w") as shown, contextlib.redirect_stdout(shown):
         patch.setattr(suite, "QUICK", timing.Effort(rounds=2, seconds=0.0, patience=0.0))
-        patch.setattr("infobatch_fast.bench.operations.UPDATED", 1 << 13)
+        patch.setattr(operations, "UPDATED", 1 << 13)
         assert command_line.main(["bench", "--sizes", "2e3,1e4", "--devices", "cpu", "--quick", "--out", str(path)]) == 0
     return path
+
+
+def made(program, *arguments):
+    """Runs a script of benchmarks/."""
+    command = [sys.executable, str(ROOT / "benchmarks" / program), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_each_row_has_times_ratios_and_floors(measured):
     document = json.loads(measured.read_text())
     assert document["versions"]["infobatch_fast"] == __version__
     assert document["command"].startswith("python -m infobatch_fast bench --sizes")
-    operations = {row["operation"] for row in document["rows"]}
-    assert {"plan, mean", "order, one by one", "epoch, as a tensor", "update, B = 256", "state_dict, load"} <= operations
+    assert [row["operation"] for row in document["rows"]] == [*operations.NAMES] * 2
     for row in document["rows"]:
         ours = row["contenders"]["infobatch_fast"]
         assert 0 < ours["seconds"]["low"] <= ours["seconds"]["median"] <= ours["seconds"]["high"]
         assert ours["ns"] > 0
-        assert ("of_floor" in ours) == (row["floor"] is not None)
+        assert row["floor"]["median"] > 0
+        assert ours["of_floor"]["median"] > 0
         assert all(figures["ratio"]["median"] > 0 for name, figures in row["contenders"].items() if name != "infobatch_fast")
 
 
-def test_report_makes_tables_and_pictures(measured, tmp_path):
+def test_a_table_of_all_operations_is_printed_at_the_end(measured):
+    lines = measured.with_suffix(".txt").read_text().splitlines()
+    assert lines[0].startswith("infobatch_fast on cpu")
+    document = json.loads(measured.read_text())
+    for name in operations.NAMES:
+        for size, shown in ((2000, "2e3"), (10_000, "1e4")):
+            row = next(row for row in document["rows"] if (row["operation"], row["samples"]) == (name, size))
+            (line,) = [line for line in lines if line.startswith(f"{name}  ") and line[len(name) :].split()[0] == shown]
+            ratio = row["contenders"]["NumPy"]["ratio"]["median"]
+            assert table.time_name(row["contenders"]["infobatch_fast"]["seconds"]["median"]) in line
+            assert f"{ratio:.3g}" in line.split()
+
+
+def test_report_makes_tables_and_a_plot_of_the_plan(measured, tmp_path):
     pytest.importorskip("matplotlib")
-    tables, pictures = tmp_path / "tables.md", tmp_path / "plots"
-    assert command_line.main(["bench", "--report", str(measured), "--markdown", str(tables), "--plots", str(pictures)]) == 0
-    text = tables.read_text()
-    assert "| plan, mean | 1e4 |" in text
+    assert made("report.py", measured, "--results", tmp_path).returncode == 0
+    text = (tmp_path / "tables.md").read_text()
+    for name in operations.NAMES:
+        assert f"| {name} | 2e3 |" in text
+        assert f"| {name} | 1e4 |" in text
     assert "vs published" in text
-    assert {path.name.rsplit("_", 1)[1] for path in pictures.iterdir()} >= {"plan.png", "epoch.png", "update.png"}
+    (picture,) = tmp_path.glob("cpu_*_plan.png")
+    assert f"]({picture.name})" in text
+
+
+@needs_results
+def test_documents_hold_the_figures_of_the_committed_measurements(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    pages = {"README.md": ROOT, "tables.md": RESULTS, "gpu.md": RESULTS, "scaling.md": ROOT / "docs"}
+    for name in ("README.md", "scaling.md"):
+        shutil.copy(pages[name] / name, tmp_path)
+    files = [*sorted(RESULTS.glob("bench-*.json")), *sorted(RESULTS.glob("training-*.json"))]
+    assert made("report.py", *files, "--results", tmp_path, "--readme", tmp_path / "README.md").returncode == 0
+    gpus, into = sorted(RESULTS.glob("gpu-*.json")), ("--markdown", tmp_path / "gpu.md", "--readme", tmp_path / "README.md")
+    assert made("gpu_tables.py", *gpus, *into).returncode == 0
+    (scaling,) = RESULTS.glob("scaling-*.json")
+    assert made("bench_scaling.py", "--markdown", scaling, "--page", tmp_path / "scaling.md").returncode == 0
+    for name, folder in pages.items():
+        assert (tmp_path / name).read_text() == (folder / name).read_text(), name
+
+
+@needs_results
+def test_tables_of_the_scaling_are_as_large_as_those_of_the_package(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from scaling_model import on_paper
+
+    (committed,) = RESULTS.glob("scaling-*.json")
+    rows, old_rows = on_paper()["memory"], json.loads(committed.read_text())["paper"]["memory"]
+    for row, old in zip(rows, old_rows, strict=True):
+        assert (row["n"], row["world"], row["slots"]) == (old["n"], old["world"], old["slots"])
+        assert sum(row["bytes"].values()) == sum(old["bytes"].values())
+
+
+def test_a_rank_of_many_is_measured_and_its_order_checked(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from scaling_measured import measure, restart
+    from scaling_model import OneOfMany
+
+    _, figures = measure(12_800_000, OneOfMany(64, 37), 3)
+    assert figures["slots"] == 200_000
+    assert figures["checked"]["positions"] == 6
+    pruner, figures = measure(3_000_000, Ranks(), 3)
+    assert figures["update_seconds_per_sample"]["median"] > 0
+    assert restart(pruner)["positions"] == len(pruner.sampler)
 
 
 def test_compare_finds_what_is_slower_beyond_the_spread(measured, tmp_path, capsys):
@@ -75,31 +144,17 @@ def test_info_names_versions_and_machine():
 
 def test_a_wrong_answer_is_refused_before_it_is_timed():
     contender = Ours(5000, CPU)
-    fill_all([contender], 5000)
-    answers.check_plan(contender, synthetic_scores(0, 5000))
+    scores = fill_all([contender], 5000)
+    answers.check_plan(contender, scores)
+    ids = contender.tensor(5000)
+    rarest = ids[scores[ids].argmax()]
+    contender.tensor = lambda most: ids[ids != rarest]
+    with pytest.raises(RuntimeError, match="a sample above the mean is missing"):
+        answers.check_plan(contender, scores)
+    del contender.tensor
     contender.weights = lambda ids: torch.ones(ids.numel())
     with pytest.raises(RuntimeError, match="weights are not the reciprocals"):
-        answers.check_plan(contender, synthetic_scores(0, 5000))
-
-
-def test_parts_are_those_of_a_plan_of_the_scores_at_hand():
-    ours = Ours(20_000, CPU)
-    now = operations.Field(20_000, CPU, [ours], torch.rand(20_000), torch.arange(20_000 // 16))
-    fill_all([ours], 20_000)
-    ours.plan(next(operations.epoch_numbers))
-    ours.restore(ours.state())
-    ours.update(torch.arange(10_000), torch.rand(10_000) * 1e3)  # fewer lie below the mean than when the plan was made
-    rows = parts.measure(now, timing.Effort(rounds=2, seconds=0.0, patience=0.0))
-    assert {row["operation"].split(",")[0] for row in rows} == {"plan", "order", "update"}
-    assert all(row["ns"] > 0 for row in rows)
-    plan = ours.pruner._epochs.plan()
-    assert not plan.restored
-    assert plan.directory.build()[0] == plan.kept
-
-
-def test_memory_is_measured_in_a_process_of_its_own():
-    taken = memory.measure_apart("infobatch_fast", 1_000_000, CPU)
-    assert 4e6 < taken["held_bytes"] <= taken["peak_bytes"]
+        answers.check_plan(contender, scores)
 
 
 def test_an_installed_infobatch_package_takes_part(monkeypatch):
@@ -125,25 +180,18 @@ def test_an_installed_infobatch_package_takes_part(monkeypatch):
     monkeypatch.setitem(sys.modules, "infobatch", SimpleNamespace(InfoBatch=InfoBatch, __spec__=object()))
     contenders, _ = roster.fitting(2000, CPU)
     assert contenders[-1].name == "infobatch package"
-    fill_all(contenders, 2000)
-    answers.check_plan(contenders[-1], synthetic_scores(0, 2000))
+    answers.check_plan(contenders[-1], fill_all(contenders, 2000))
     answers.check_update(contenders[-1])
-
-
-def test_slope_is_the_exponent_of_growth():
-    points = [(size, {"median": 3e-9 * size**1.5}) for size in (1e3, 1e4, 1e5)]
-    assert growth.slope(points) == pytest.approx(1.5)
-    assert growth.slope(points[:1]) is None
 
 
 def test_report_fills_in_the_part_of_a_readme_that_is_for_the_speed(measured, tmp_path):
     page = tmp_path / "README.md"
     page.write_text("before\n<!-- speed:begin -->\nold\n<!-- speed:end -->\nafter\n")
-    assert command_line.main(["bench", "--report", str(measured), "--markdown", str(tmp_path / "t.md"), "--readme", str(page)]) == 0
+    assert made("report.py", measured, "--readme", page).returncode == 0
     text = page.read_text()
     assert text.startswith("before\n<!-- speed:begin -->\nTime on cpu")
     assert text.endswith("<!-- speed:end -->\nafter\n")
     assert "old" not in text
     page.write_text("no marks")
-    with pytest.raises(ValueError, match="speed:begin"):
-        summary.insert([], page)
+    assert "speed:begin" in made("report.py", measured, "--readme", page).stderr
+    assert page.read_text() == "no marks"

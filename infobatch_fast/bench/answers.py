@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 
 from .contender import PRUNE_RATIO, Contender, Ours
 
-EXACT_SIZE = 1_000_000  # up to here the mean is added up exactly
+EXACT_SIZE = 1_000_000  # up to here the mean is added up exactly, and all ids are looked at
 LISTED = 1_000_000  # ids that are looked at where they come one by one
 ALL = 100_000_000  # and where they come as a tensor
 SIGMAS = 6.0
@@ -26,7 +27,7 @@ def _require(holds: bool, contender: Contender, what: str) -> None:
         raise RuntimeError(f"{contender.name} gives a wrong answer with {contender.size} samples on {contender.device}: {what}")
 
 
-def mean_threshold(scores: torch.Tensor) -> float:
+def _mean_threshold(scores: torch.Tensor) -> float:
     """The smallest float32 that is not below the mean of float32 scores [n]; rounded above a million of them."""
     total = math.fsum(scores.tolist()) if scores.numel() <= EXACT_SIZE else float(scores.sum(dtype=torch.float64))
     mean = total / scores.numel()
@@ -34,42 +35,41 @@ def mean_threshold(scores: torch.Tensor) -> float:
     return float(nearest if float(nearest) >= mean else np.nextafter(nearest, np.float32(np.inf)))
 
 
-def first_ids(contender: Contender) -> torch.Tensor:
+def _first_ids(contender: Any) -> torch.Tensor:
     """The first ids of the epoch that was planned, all of them where that is quick: int64 on the CPU."""
-    if isinstance(contender, Ours):
-        return contender.pruner.sampler.indices(0, min(ALL, len(contender.pruner.sampler))).cpu()
-    if "tensor" in contender.can:
-        return contender.tensor()[:ALL].cpu()
+    if hasattr(contender, "tensor"):
+        ids: torch.Tensor = contender.tensor(ALL).cpu()
+        return ids
     return torch.tensor(list(islice(contender.ids(), LISTED)), dtype=torch.int64)
 
 
-def check_plan(contender: Contender, scores: torch.Tensor) -> None:
+def check_plan(contender: Any, scores: torch.Tensor) -> None:
     """Plans one epoch, and checks kept set and weights against their statistics.
 
     Args:
-        contender: One that can plan.
+        contender: What is checked.
         scores: What it was filled with: float32 [N] on the CPU.
 
     Raises:
         RuntimeError: The answer is wrong.
     """
     contender.plan(FIRST_EPOCH)
-    ids = first_ids(contender)
+    ids = _first_ids(contender)
     size, taken = scores.numel(), ids.numel()
     _require(taken > 0 and int(ids.min()) >= 0 and int(ids.max()) < size, contender, "ids are out of range")
     visited = torch.zeros(size, dtype=torch.bool)
     visited[ids] = True
     _require(int(visited.sum()) == taken, contender, "an id comes twice in an epoch")
-    if "update" not in contender.can:  # it only samples
+    if not hasattr(contender, "weights"):  # it only samples
         return
-    threshold = mean_threshold(scores)
+    threshold = _mean_threshold(scores)
     below = int((scores < threshold).sum())
     above = size - below
     taken_below = int((scores[ids] < threshold).sum())
     share = (1 - PRUNE_RATIO) * below / (above + (1 - PRUNE_RATIO) * below)
     deviation = math.sqrt(taken * share * (1 - share)) + 1
     _require(abs(taken_below - share * taken) <= SIGMAS * deviation, contender, f"{taken_below} of {taken} are below the mean")
-    if taken < min(ALL, LISTED, above):  # all were looked at
+    if size <= EXACT_SIZE:  # all ids were looked at
         _require(taken - taken_below == above, contender, "a sample above the mean is missing")
     some = ids[:LISTED]
     expected = torch.where(scores[some] < threshold, 1 / (1 - PRUNE_RATIO), 1.0)
@@ -89,7 +89,7 @@ def _check_ours(ours: Ours, ids: torch.Tensor, threshold: float) -> None:
     _require(one_by_one == head and in_batches == head, ours, "ids, batches and tensor differ")
 
 
-def check_update(contender: Contender) -> None:
+def check_update(contender: Any) -> None:
     """Updates one batch, and checks the weighted mean and what was stored.
 
     Raises:

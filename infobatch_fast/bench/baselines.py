@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DistributedSampler, RandomSampler
 
-from . import floors
-from .contender import PRUNE_RATIO, Contender
+from .contender import PRUNE_RATIO, Contender, ready_batches, ready_ids
 
 KEEP = 1.0 - PRUNE_RATIO
 QUANTILES, KEEPS = (0.2, 0.85), (0.25, 0.5)  # the defaults of QuantileTiers
@@ -34,7 +33,6 @@ class Published(_NumpyTables):
     """The algorithm as published: tables on the CPU, an epoch's indices in a list, an update that waits for the device."""
 
     name = "published"
-    can = frozenset({"plan", "ids", "batches", "update", "save"})
     held, peak = 36.0, 60.0
 
     def plan(self, epoch: int) -> None:
@@ -58,12 +56,6 @@ class Published(_NumpyTables):
         torch.from_numpy(self._scores)[places] = losses.detach().clone().cpu()
         return (losses * weights).mean()
 
-    def state(self) -> Any:
-        return {"scores": torch.from_numpy(self._scores), "weights": torch.from_numpy(self._weights)}
-
-    def restore(self, state: Any) -> None:
-        self._scores[:], self._weights[:] = state["scores"].numpy(), state["weights"].numpy()
-
 
 class _Forwarding:
     """An iterator with a ``__next__`` in Python, as the published sampler is one."""
@@ -81,17 +73,16 @@ class _Forwarding:
 class _TensorOrder(Contender):
     """The order of an epoch in a tensor, handed out as fast as ids can be that lie ready."""
 
-    can = frozenset({"plan", "quantiles", "ids", "batches", "tensor", "update"})
     _order: torch.Tensor
 
     def ids(self) -> Iterator[int]:
-        return floors.ints(self._order.cpu())
+        return ready_ids(self._order.cpu())
 
     def batches(self, size: int) -> Iterator[list[int]]:
-        return floors.batches(self._order.cpu(), size)
+        return ready_batches(self._order.cpu(), size)
 
-    def tensor(self) -> torch.Tensor:
-        return self._order
+    def tensor(self, most: int) -> torch.Tensor:
+        return self._order[:most]
 
 
 class VectorisedNumpy(_NumpyTables, _TensorOrder):
@@ -163,7 +154,6 @@ class PlainTorch(_TensorOrder):
 class TorchSampler(Contender):
     """What sampling without pruning costs already. Its plan is what it does before the first id comes."""
 
-    can = frozenset({"plan", "ids", "batches"})
     once = True
     held, peak = 41.0, 50.0
 

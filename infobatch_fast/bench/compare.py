@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .contender import Ours
-
-Document = dict[str, Any]
+from .documents import Document
 
 
 def _own_rows(document: Document) -> dict[tuple[Any, ...], dict[str, Any]]:

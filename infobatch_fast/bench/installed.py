@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,16 +12,10 @@ import torch
 from .contender import EPOCHS, PRUNE_RATIO, Contender
 
 
-def is_installed() -> bool:
-    """Whether a package named infobatch can be imported."""
-    return importlib.util.find_spec("infobatch") is not None
-
-
 class InstalledPackage(Contender):
     """The published package, where one is installed."""
 
     name = "infobatch package"
-    can = frozenset({"plan", "ids", "batches", "update"})
     once = True
     held, peak = 36.0, 60.0
 
@@ -38,8 +31,7 @@ class InstalledPackage(Contender):
         self._ids = iter(self._package.sampler)
 
     def ids(self) -> Iterator[int]:
-        ids: Iterator[int] = iter(self._ids.__next__, None)  # its own __iter__ would plan again
-        return ids
+        return iter(self._ids.__next__, None)  # its own __iter__ would plan again
 
     def weights(self, ids: torch.Tensor) -> torch.Tensor:
         return torch.as_tensor(self._package.weights)[ids].float()

@@ -2,94 +2,82 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, islice
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..engine.chunks import CHUNK
-from . import floors
 from .answers import FIRST_EPOCH
-from .contender import Contender, Ours
+from .contender import Contender, Ours, ready_batches, ready_ids
 from .timing import Timed
 
 BATCH = 256
 TAKEN = 1 << 18  # ids of a long epoch that are taken a run: whole chunks of our sampler
 SHORT = 1 << 20  # epochs of data sets up to this size are iterated whole
+LONGEST = 100_000_000  # whole epochs of larger data sets would take minutes
 UPDATES = (256, 1024, 4096, 16384, 65536)
 UPDATED = 1 << 19  # samples that a run updates: far more than caches hold
 TABLE_BYTES, ID_BYTES = 4.5, 8.0  # the score and the mark of a sample; an id
 UPDATE_BYTES = 8 + 4 + 4 + 4 + 1  # id, loss and weight; the score and the mark
+NAMES = (  # in the order of the tables
+    *("plan, mean", "plan, quantile tiers", "order, one by one", f"order, batches of {BATCH}"),
+    *("epoch, one by one", "epoch, as a tensor", *(f"update, B = {batch}" for batch in UPDATES)),
+)
 
 epoch_numbers = count(FIRST_EPOCH + 1)  # each plan of the benchmark is of a new one
 
 
 @dataclass(frozen=True)
 class Operation:
-    """What is timed for a row of a table.
+    """What is timed for a row of a table."""
 
-    Attributes:
-        name: The operation.
-        unit: What ``items`` counts, with its article.
-        items: Of these each time is of.
-        moved: Bytes that each time must at least move.
-        contenders: Who is timed, by name.
-        floor: What the operation cannot do without; None where there is no such thing.
-        batch: Size of an update.
-    """
-
-    name: str
-    unit: str
-    items: float
-    moved: float
+    name: str  # one of NAMES
+    unit: str  # what ``items`` counts, with its article
+    items: float  # of these each time is of
+    moved: float  # bytes that each time must at least move
     contenders: list[Timed]
-    floor: Timed | None = None
-    batch: int | None = None
+    floor: Timed  # what the operation cannot do without, done by torch alone
+    batch: int | None = None  # size of an update
 
 
-@dataclass
+@dataclass(frozen=True)
 class Field:
-    """Who takes part at one size on one device.
-
-    Attributes:
-        scores: float32 [N] on the device: what the floors work on.
-        marks: int64 [N / 16] on the device, as large as the marks of N samples: what the floors of an order read.
-    """
+    """Who takes part at one size on one device."""
 
     size: int
     device: torch.device
-    contenders: list[Contender]
-    scores: torch.Tensor
-    marks: torch.Tensor
-    batches: tuple[int, ...] = UPDATES
+    contenders: list[Contender]  # infobatch_fast is the first of them
+    scores: torch.Tensor  # float32 [N] on the device: what the floors work on
+    marks: torch.Tensor  # int64 [N / 16] on the device, as large as the marks of N samples: what the floors of an order read
 
     @property
-    def ours(self) -> Ours | None:
-        """infobatch_fast, if it takes part."""
-        return next((contender for contender in self.contenders if isinstance(contender, Ours)), None)
+    def ours(self) -> Ours:
+        """infobatch_fast."""
+        assert isinstance(self.contenders[0], Ours)
+        return self.contenders[0]
 
-    def able(self, *abilities: str) -> list[Contender]:
-        """Contenders that have all of some abilities."""
-        return [contender for contender in self.contenders if contender.can.issuperset(abilities)]
+    def able(self, method: str) -> list[Any]:
+        """Contenders that have a method."""
+        return [contender for contender in self.contenders if hasattr(contender, method)]
+
+    def places(self, count: int) -> torch.Tensor:
+        """Random places in the marks, int64 [count]."""
+        return torch.randint(len(self.marks), (count,), device=self.device)
 
 
 def plans(now: Field) -> Iterator[Operation]:
-    """From the scores to where the first id can come, by the mean and by quantiles."""
-    floor = Timed("floor", lambda _: floors.read_scores(now.scores))
-    moved = now.size * TABLE_BYTES
-    means = [_planning(contender.name, contender.plan) for contender in now.able("plan")]
-    yield Operation("plan, mean", "a sample", now.size, moved, means, floor)
-    tiers = [_planning(contender.name, contender.plan_quantiles) for contender in now.able("quantiles")]
-    yield Operation("plan, quantile tiers", "a sample", now.size, moved, tiers, floor)
-    if now.ours is not None:
-        now.ours.forget_quantiles()
+    """From the scores to where the first id can come, by the mean and by quantiles. The floor is one read of the scores."""
+    floor = Timed("floor", lambda _: now.scores.sum())
+    for name, method in (("plan, mean", "plan"), ("plan, quantile tiers", "plan_quantiles")):
+        timed = [_planning(contender.name, getattr(contender, method)) for contender in now.able(method)]
+        yield Operation(name, "a sample", now.size, now.size * TABLE_BYTES, timed, floor)
 
 
-def _planning(name: str, plan: Callable[[int], None]) -> Timed:
+def _planning(name: str, plan: Callable[[int], object]) -> Timed:
     return Timed(name, plan, lambda: next(epoch_numbers))
 
 
@@ -120,84 +108,63 @@ class _Taking:
         return islice(self._left, -(-self.count // self._batch))
 
 
-def exhaust(elements: Iterator[Any]) -> None:
-    """Takes all elements, one by one."""
+def _exhaust(elements: Iterator[Any]) -> None:
     for _ in elements:
         pass
 
 
-def places(now: Field, count: int) -> torch.Tensor:
-    """Random places in the marks, int64 [count]."""
-    return torch.randint(len(now.marks), (count,), device=now.device)
-
-
 def _hand_out(marks: torch.Tensor, places: torch.Tensor, batch: int) -> None:
-    ids = floors.read_at_random(marks, places).cpu()
-    exhaust(floors.ints(ids) if batch == 1 else floors.batches(ids, batch))
+    """The floor of an order: a word of the marks read at random for each index, and its int.
 
-
-def _order_floor(now: Field, batch: int, count: int) -> Timed:
-    """A random read for each index, and an int."""
-    return Timed("floor", lambda drawn: _hand_out(now.marks, drawn, batch), lambda: places(now, count), count)
+    An order that is nowhere written out reads the marks at a random place for each index.
+    """
+    ids = marks.index_select(0, places).cpu()
+    _exhaust(ready_ids(ids) if batch == 1 else ready_batches(ids, batch))
 
 
 def orders(now: Field) -> Iterator[Operation]:
-    """Ids of an epoch that was planned: one by one, in batches, as a tensor."""
-    for name, batch, ability in (("order, one by one", 1, "ids"), (f"order, batches of {BATCH}", BATCH, "batches")):
-        taking = [_Taking(contender, batch) for contender in now.able("plan", ability)]
-        timed = [Timed(each.name, exhaust, each.prepare, each.count) for each in taking]
-        floor = _order_floor(now, batch, max((each.count for each in taking), default=TAKEN))
+    """Ids of an epoch that was planned: one by one, and in batches."""
+    for name, batch in (("order, one by one", 1), (f"order, batches of {BATCH}", BATCH)):
+        taking = [_Taking(contender, batch) for contender in now.contenders]
+        timed = [Timed(each.name, _exhaust, each.prepare, each.count) for each in taking]
+        most = max(each.count for each in taking)
+
+        def hand_out(places: torch.Tensor, batch: int = batch) -> None:
+            _hand_out(now.marks, places, batch)
+
+        floor = Timed("floor", hand_out, lambda most=most: now.places(most), most)  # type: ignore[misc]
         yield Operation(name, "an index", 1, ID_BYTES, timed, floor)
-    if now.ours is not None:
-        yield _tensor_order(now.ours, now)
-
-
-def _tensor_order(ours: Ours, now: Field) -> Operation:
-    ours.plan(next(epoch_numbers))
-    sampler = ours.pruner.sampler
-    taken = min(len(sampler), 1 << 22)
-    source = torch.zeros(2, taken, dtype=torch.int64, device=now.device)
-    timed = Timed(ours.name, lambda _: sampler.indices(0, taken), repeats=taken)
-    floor = Timed("floor", lambda _: floors.copy(source[0], source[1]), repeats=taken)
-    return Operation("order, tensor", "an index", 1, ID_BYTES, [timed], floor)
 
 
 def epochs(now: Field) -> Iterator[Operation]:
     """Whole epochs: the plan and all its ids, divided by the size of the data set."""
 
-    def one_by_one(contender: Contender) -> Callable[[int], None]:
-        def run(epoch: int) -> None:
-            contender.plan(epoch)
-            exhaust(contender.ids())
+    def one_by_one(contender: Contender, epoch: int) -> None:
+        contender.plan(epoch)
+        _exhaust(contender.ids())
 
-        return run
+    def as_a_tensor(contender: Any, epoch: int) -> None:
+        contender.plan(epoch)
+        contender.tensor(now.size)
 
-    def tensor(contender: Contender) -> Callable[[int], None]:
-        def run(epoch: int) -> None:
-            contender.plan(epoch)
-            contender.tensor()
-
-        return run
-
-    moved = now.size * TABLE_BYTES
-    listed = [_planning(contender.name, one_by_one(contender)) for contender in now.able("plan", "ids")]
-    yield Operation(
-        "epoch, one by one", "a sample", now.size, moved, listed, _epoch_floor(now, lambda marks, drawn: _hand_out(marks, drawn, 1))
-    )
-    whole = [_planning(contender.name, tensor(contender)) for contender in now.able("plan", "tensor")]
-    yield Operation("epoch, as a tensor", "a sample", now.size, moved, whole, _epoch_floor(now, floors.read_at_random))
+    if now.size > LONGEST:
+        return
+    listed = [_planning(each.name, partial(one_by_one, each)) for each in now.contenders]
+    floor = _epoch_floor(now, partial(_hand_out, batch=1))
+    yield Operation("epoch, one by one", "a sample", now.size, now.size * TABLE_BYTES, listed, floor)
+    whole = [_planning(each.name, partial(as_a_tensor, each)) for each in now.able("tensor")]
+    floor = _epoch_floor(now, lambda marks, places: marks.index_select(0, places))
+    yield Operation("epoch, as a tensor", "a sample", now.size, now.size * TABLE_BYTES, whole, floor)
 
 
-def _epoch_floor(now: Field, hand_out: Callable[[torch.Tensor, torch.Tensor], object]) -> Timed | None:
+def _epoch_floor(now: Field, hand_out: Callable[[torch.Tensor, torch.Tensor], object]) -> Timed:
     """One read of the scores, then the floor of an order for each kept sample, in chunks at places of their own."""
-    if now.ours is None:
-        return None
     kept, half = len(now.ours.pruner.sampler), max(1, len(now.marks) // 2)
-    drawn = places(now, min(kept, CHUNK)) % half
+    drawn = now.places(min(kept, CHUNK)) % half
     starts = torch.randint(max(1, len(now.marks) - half), (-(-kept // CHUNK),)).tolist()
 
     def run(_: object) -> None:
-        floors.read_scores(now.scores)
+        now.scores.sum()
         for chunk, start in enumerate(starts):
             hand_out(now.marks[start : start + half], drawn[: kept - chunk * CHUNK])
 
@@ -205,39 +172,25 @@ def _epoch_floor(now: Field, hand_out: Callable[[torch.Tensor, torch.Tensor], ob
 
 
 def updates(now: Field) -> Iterator[Operation]:
-    """A batch's losses stored, its weighted mean returned; ids are new and random in each call."""
-    for batch in now.batches:
+    """A batch's losses stored, its weighted mean returned; ids are new and random in each call. The floor is storing alone."""
+
+    def repeated(update: Callable[[torch.Tensor, torch.Tensor], object]) -> Callable[[Any], None]:
+        def run(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+            for index, losses in pairs:
+                update(index, losses)
+
+        return run
+
+    for batch in UPDATES:
         calls = max(4, UPDATED // batch)
 
-        def batches(batch: int = batch, calls: int = calls) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        def pairs(batch: int = batch, calls: int = calls) -> list[tuple[torch.Tensor, torch.Tensor]]:
             index = torch.randint(now.size, (calls, batch), device=now.device)
             return list(zip(index, torch.rand(calls, batch, device=now.device), strict=True))
 
-        def updating(update: Callable[[torch.Tensor, torch.Tensor], object]) -> Callable[[Any], None]:
-            def run(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-                for index, losses in pairs:
-                    update(index, losses)
-
-            return run
-
-        timed = [Timed(contender.name, updating(contender.update), batches, calls) for contender in now.able("update")]
-        scatter = updating(lambda index, losses: floors.scatter(now.scores, index, losses))
-        floor = Timed("floor", scatter, batches, calls)
+        timed = [Timed(contender.name, repeated(contender.update), pairs, calls) for contender in now.able("update")]
+        floor = Timed("floor", repeated(lambda index, losses: now.scores.index_copy_(0, index, losses)), pairs, calls)
         yield Operation(f"update, B = {batch}", "a sample", batch, batch * UPDATE_BYTES, timed, floor, batch)
 
 
-def states(now: Field) -> Iterator[Operation]:
-    """A checkpoint written to a file, and read from it."""
-    with tempfile.TemporaryDirectory() as folder:
-
-        def path(contender: Contender) -> Path:
-            return Path(folder, contender.name)
-
-        moved = now.size * TABLE_BYTES
-        able = now.able("save")
-        saves = [Timed(c.name, lambda _, c=c: torch.save(c.state(), path(c))) for c in able]  # type: ignore[misc]
-        floor = Timed("floor", lambda _: torch.save(now.scores, Path(folder, "floor")))
-        yield Operation("state_dict, save", "a sample", now.size, moved, saves, floor)
-        loads = [Timed(c.name, lambda _, c=c: c.restore(torch.load(path(c), map_location=now.device))) for c in able]  # type: ignore[misc]
-        floor = Timed("floor", lambda _: torch.load(Path(folder, "floor"), map_location=now.device))
-        yield Operation("state_dict, load", "a sample", now.size, moved, loads, floor)
+KINDS = (plans, orders, epochs, updates)  # updates last: they change the scores

@@ -14,17 +14,11 @@ import torch
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure.
+    """How long to measure."""
 
-    Attributes:
-        rounds: Times that each contender runs, at most.
-        seconds: A contender that has taken this long sits the rounds after the third one out.
-        patience: And one that has taken this long those after the second one.
-    """
-
-    rounds: int
-    seconds: float
-    patience: float
+    rounds: int  # times that each contender runs, at most
+    seconds: float  # a contender that has taken this long sits the rounds after the third one out
+    patience: float  # and one that has taken this long those after the second one
 
     def is_over(self, turn: int, spent: float) -> bool:
         """Whether a contender that has spent so much sits this round out."""
@@ -38,32 +32,20 @@ WARM = 3  # where more rounds than this were measured, the first one warmed up, 
 
 @dataclass(frozen=True)
 class Timed:
-    """Something to time.
-
-    Attributes:
-        name: Whose time it is.
-        run: What is timed; it gets what ``prepare`` returned.
-        prepare: Done before each run, outside of its time.
-        repeats: How often ``run`` does what is to be timed: its time is divided by this.
-    """
+    """Something to time."""
 
     name: str
-    run: Callable[[Any], object]
-    prepare: Callable[[], Any] = lambda: None
-    repeats: int = 1
+    run: Callable[[Any], object]  # what is timed; it gets what ``prepare`` returned
+    prepare: Callable[[], Any] = lambda: None  # done before each run, outside of its time
+    repeats: int = 1  # how often ``run`` does what is to be timed: its time is divided by this
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of one contender, by round; a round that it sat out is missing.
+    """Seconds of one contender, by round; a round that it sat out is missing."""
 
-    Attributes:
-        seconds: Until the device was done.
-        host_seconds: Until the call came back: less than ``seconds`` where a GPU works on.
-    """
-
-    seconds: dict[int, float]
-    host_seconds: dict[int, float]
+    seconds: dict[int, float]  # until the device was done
+    host_seconds: dict[int, float]  # until the call came back: less where a GPU works on
 
     def spread(self) -> dict[str, Any]:
         """Median and quartiles of the seconds, and their number."""
@@ -117,11 +99,11 @@ def _once(contender: Timed, device: torch.device) -> tuple[float, float]:
     collects = gc.isenabled()
     gc.disable()
     try:
-        _wait_for(device)
+        wait_for(device)
         start = time.perf_counter()
         result = contender.run(argument)
         returned = time.perf_counter()
-        _wait_for(device)
+        wait_for(device)
         end = time.perf_counter()
     finally:
         if collects:
@@ -130,6 +112,7 @@ def _once(contender: Timed, device: torch.device) -> tuple[float, float]:
     return end - start, returned - start
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Waits until a GPU has done its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,0 +1,37 @@
+"""A picture of how the time of a plan grows with the number of samples."""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from infobatch_fast.bench.contender import Ours
+from infobatch_fast.bench.documents import Document
+from infobatch_fast.bench.table import own_rows, rivals
+
+
+def draw(document: Document, device: str, folder: Path) -> Path:
+    """Medians and quartiles of all contenders and of the floor, in a PNG; its path."""
+    rows = [row for row in own_rows(document, device) if row["operation"] == "plan, mean"]
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    for name in (*rivals(rows), Ours.name, "floor"):
+        found = [(row["samples"], row["contenders"].get(name, {}).get("seconds")) for row in rows]
+        if name == "floor":
+            found = [(row["samples"], row["floor"]) for row in rows]
+        points = [(size, seconds) for size, seconds in found if seconds]
+        sizes = [size for size, _ in points]
+        low, middle, high = ([seconds[key] for _, seconds in points] for key in ("low", "median", "high"))
+        style: dict[str, Any] = {"linewidth": 2.2 if name == Ours.name else 1.2, "marker": "o", "markersize": 3.5}
+        if name == "floor":
+            style = {"color": "black", "linestyle": ":"}
+        (line,) = axes.plot(sizes, middle, label=name, **style)
+        axes.fill_between(sizes, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    axes.set(title=f"Plan of an epoch on {device}", xlabel="samples", ylabel="seconds", xscale="log", yscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    machine = document["machine"]
+    name = machine["gpus"][0]["name"] if device == "cuda" and machine["gpus"] else machine["cpu"]
+    path = folder / f"{device}_{'_'.join(name.lower().split())}_plan.png"
+    figure.savefig(path, dpi=120)
+    return path
