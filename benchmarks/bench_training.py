@@ -25,7 +25,7 @@ from infobatch_fast.bench.baselines import Published, TorchRandomSampler
 from infobatch_fast.bench.contender import Contender, Ours, fill_all
 from infobatch_fast.bench.operations import BATCH, orders, plans
 from infobatch_fast.bench.timing import FULL, QUICK, Effort, Timed, alternate, spread
-from infobatch_fast.engine import ops
+from infobatch_fast.engine.device import check_device
 from infobatch_fast.machine import load, provenance
 
 IMAGES, CLASSES = 50_000, 100
@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="sampling costs at 1e6 samples only, few rounds")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    device = ops.check_device(arguments.device)
+    device = check_device(arguments.device)
     batch, block = (512, 10) if device.type == "cuda" else (128, 1)
     document = provenance(sys.argv[1:], "python benchmarks/bench_training.py") | {"quick": arguments.quick}
     generator = torch.Generator().manual_seed(0)

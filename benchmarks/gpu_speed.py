@@ -64,7 +64,7 @@ def copy_bandwidth(device: torch.device) -> float:
 def made(size: int, name: str, device: torch.device) -> InfoBatch:
     """A pruner that has seen every sample: exponential losses, 63 % of them below their mean."""
     pruner = InfoBatch(size, EPOCHS, delta=1.0, policy=POLICIES[name], device=device)
-    pruner._table.scores.exponential_()
+    pruner.engine.table.scores.exponential_()
     return pruner
 
 

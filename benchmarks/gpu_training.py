@@ -27,7 +27,7 @@ from pages import interval
 from infobatch_fast.bench.baselines import TorchRandomSampler
 from infobatch_fast.bench.contender import Ours, fill_all
 from infobatch_fast.bench.timing import spread, wait_for
-from infobatch_fast.engine.ops import check_device
+from infobatch_fast.engine.device import check_device
 
 AGAIN = "no pruning, again"
 CLOCKS = ("device", "wall", "host")  # between two events on the device; until it was done; until all was issued

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from scaling_model import POLICIES, SEED, WORLDS, OneOfMany, allocated, expected_balance, pruner_of
 
-from infobatch_fast import InfoBatch, MeanThreshold
+from infobatch_fast import InfoBatch, MeanThreshold, Policy
 from infobatch_fast.bench.timing import spread
 from infobatch_fast.engine import ops
 from infobatch_fast.engine.ranks import Ranks
@@ -39,11 +40,17 @@ def plan_once(pruner: InfoBatch, epoch: int) -> float:
     return timed(lambda: len(pruner.sampler))
 
 
+def use_policy(pruner: InfoBatch, policy: Policy) -> None:
+    """Plans from now on follow another policy, on the same table."""
+    planner = pruner.engine.epochs.planner
+    planner.settings = replace(planner.settings, policy=policy)
+
+
 def fill(pruner: InfoBatch) -> None:
     """Every sample was seen: exponentially distributed scores, 63 % of which lie below their mean."""
     torch.manual_seed(pruner.rank)
-    block = torch.empty(min(pruner._table.num_slots, 1 << 27)).exponential_()
-    for number, piece in enumerate(pruner._table.scores.split(1 << 27)):
+    block = torch.empty(min(pruner.engine.table.num_slots, 1 << 27)).exponential_()
+    for number, piece in enumerate(pruner.engine.table.scores.split(1 << 27)):
         torch.mul(block[: len(piece)], 1 + number / 1000, out=piece)  # drawing all of them would take minutes
 
 
@@ -60,11 +67,11 @@ def measure(n: int, ranks: Ranks, rounds: int) -> tuple[InfoBatch, dict[str, Any
     pruner, plans = pruner_of(n, ranks), {}
     fill(pruner)
     for number, (name, policy) in enumerate(POLICIES.items(), 1):
-        pruner._epochs._planner.policy = policy
+        use_policy(pruner, policy)
         plans[name] = spread([plan_once(pruner, 10 * number + turn) for turn in range(rounds)])
-    pruner._epochs._planner.policy = MeanThreshold(0.25)
+    use_policy(pruner, MeanThreshold(0.25))
     plan_once(pruner, EPOCH)
-    held, slots, length = resident_bytes() - before, pruner._table.num_slots, len(pruner.sampler)
+    held, slots, length = resident_bytes() - before, pruner.engine.table.num_slots, len(pruner.sampler)
     checked = check_order(pruner)
     starts = torch.randint(length - CHUNK, (20,)).tolist()
     order = [timed(lambda start=start: pruner.sampler.indices(start, start + CHUNK)) / CHUNK for start in starts]
@@ -86,7 +93,7 @@ def measure(n: int, ranks: Ranks, rounds: int) -> tuple[InfoBatch, dict[str, Any
 
 def check_order(pruner: InfoBatch) -> dict[str, int]:
     """Positions of the order against the algorithm in plain Python, and a count of all marks up to the sample's slot."""
-    plan, table = pruner._epochs.plan(), pruner._table
+    plan, table = pruner.engine.epochs.plan(), pruner.engine.table
     deal = Permutation(pruner.num_samples, SEED, DEAL, 0, 0)
     shuffle = Permutation(plan.available, SEED, SHUFFLE, plan.epoch, pruner.rank)
     start = plan.available - CHUNK
@@ -146,7 +153,7 @@ def balance() -> dict[str, Any]:
         firsts = [Ranks(world, rank).shard(n)[0] for rank in range(world)] + [n]
         for epoch in range(EPOCH, EPOCH + ROUNDS):
             plan_once(pruner, epoch)
-            counts = torch.tensor([kept_between(pruner._table.marks, low, high) for low, high in pairwise(firsts)])
+            counts = torch.tensor([kept_between(pruner.engine.table.marks, low, high) for low, high in pairwise(firsts)])
             kept = int(counts.sum())
             assert kept == pruner.stats.kept
             padding.append((int(counts.max()) * world - kept) / kept)

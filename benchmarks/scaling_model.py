@@ -20,7 +20,7 @@ SEED = 1
 
 def allocated(pruner: InfoBatch) -> int:
     """Bytes that a pruner has really allocated; fails where that is not what the package says."""
-    table, directory = pruner._table, pruner._epochs._planner.directory
+    table, directory = pruner.engine.table, pruner.engine.epochs.planner.directory
     held = sum(each.numel() * each.element_size() for each in (table.scores, table.marks, directory._ones_before, directory._hints))
     assert held == ops.table_bytes(table.num_slots)
     return held

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..engine import ops
+from ..engine.device import check_device
 from ..machine import load, provenance
 from . import compare, documents, suite, table
 
@@ -29,7 +30,7 @@ def _sizes(text: str) -> list[int]:
 
 def _devices(text: str) -> list[str]:
     try:
-        return [str(ops.check_device(part).type) for part in text.split(",")]
+        return [str(check_device(part).type) for part in text.split(",")]
     except (ValueError, RuntimeError) as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
