@@ -16,7 +16,7 @@ sanitize_tests ?= $(wildcard tests/test_algorithm.py tests/test_contract*.py tes
 .PHONY: help demo test bench report gpu-check lint emulate sanitize cuda dist clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 demo: $(ready) ## train on real images in full, with InfoBatch and with random pruning (DEMO_ARGS: see examples/digits.py --help)
 	$(bin)/python examples/digits.py $(DEMO_ARGS)

@@ -210,8 +210,8 @@ class InfoBatch(Arguments):
         After ``load_state_dict`` an epoch before the current one is ignored, since trainers count from 0 or spin through past
         epochs when they restart.
 
-        With ``steps_per_epoch`` it only says that the trainer begins another epoch of its own: plans follow each other, and none
-        is dropped.
+        With ``steps_per_epoch`` it says that the trainer begins another epoch of its own, and what is missing of the one before is
+        left out: plans follow each other, and none is dropped.
 
         Args:
             epoch: At least 0. Epochs from ``num_epochs`` on are full.

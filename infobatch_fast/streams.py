@@ -10,11 +10,11 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from .engine.engine import Engine
+from .engine.marks import KEPT, VISITED
 from .pruner import InfoBatch
 
 CHUNK = 1 << 20  # samples looked up in one go
 WORKERS = 4096  # more than a machine starts
-KEPT, VISITED = 1, 2  # bits of a mark, as in csrc/core/marks.h
 
 Key = str | int | Callable[[Any], int]
 
@@ -139,8 +139,8 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
             index, item = self._split(sample)
             if not first <= index < end:
                 raise IndexError(self._foreign(index))
-            slot = index - first
-            kept = bits[slot >> 3] >> (slot & 7) & 1
+            place = index - first
+            kept = bits[place >> 3] >> (place & 7) & 1
             if words[0] != call or moves[0] != words[1]:
                 raise RuntimeError(
                     "this iteration's epoch is over, as the pruner has moved on: call set_epoch(epoch) of this KeptOnly, in place "

@@ -17,8 +17,9 @@ class Backlog:
         table: What the losses go into.
 
     Attributes:
-        late: Losses of the plan before that are on their way here; None where there are none.
-        owed: Samples whose losses never came, because the iteration was broken off or the run restarted. They come again first.
+        late: Losses of the plan before that are expected here, with its weights; None where there are none.
+        owed: Samples of which none will come by itself, because the iteration was broken off or the run restarted: they are drawn
+            again, before all others, and then their losses are late ones.
     """
 
     def __init__(self, table: ScoreTable) -> None:
@@ -43,7 +44,7 @@ class Backlog:
             self.late = None
         return weights * (1.0 / index.numel()) if averaged else weights
 
-    def of_plan(self, before: Plan, unscored: int) -> LateLosses | None:
+    def late_after(self, before: Plan, unscored: int) -> LateLosses | None:
         """Losses on their way when a plan has ended, those of older plans included.
 
         Args:
@@ -97,8 +98,10 @@ class Backlog:
         """A checkpoint takes the place of what was known of other ranks."""
         self._shared = self._loaded = None
 
-    def save(self) -> tuple[str, str]:
+    def state(self) -> tuple[str, str]:
         """Ids (int64) and weights (float32) of what is on its way on all ranks, in hexadecimal. Waits for the device.
+
+        All ranks record as many losses a step, so each has as many left as this one of what ``share`` has told.
 
         Texts and no tensors, as ``torch.distributed.checkpoint`` loads none that are longer than before; ``torch.load`` no bytes.
         """
@@ -111,7 +114,7 @@ class Backlog:
         return ids[ids >= 0].numpy().tobytes().hex(), weights[ids >= 0].numpy().tobytes().hex()
 
     def load(self, ids: str, weights: str) -> None:
-        """Owes this rank's part of what ``save`` wrote."""
+        """Owes this rank's part of what ``state`` told."""
         table = self._table
         samples = torch.from_numpy(np.frombuffer(bytearray.fromhex(ids), dtype=np.int64)).to(table.device)
         of_samples = torch.from_numpy(np.frombuffer(bytearray.fromhex(weights), dtype=np.float32)).to(table.device)

@@ -66,7 +66,7 @@ def check_fractions(name: str, values: Any, closed: bool, meaning: str) -> tuple
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Whether ``value`` is one of ``choices``.
+    """Makes sure that ``value`` is one of ``choices``.
 
     Raises:
         ValueError: It is none of them.
@@ -142,7 +142,7 @@ def _refuse_dtensor(name: str, tensor: torch.Tensor) -> None:
 
 
 def check_values(name: str, values: torch.Tensor, index: torch.Tensor, device: torch.device) -> None:
-    """Whether ``values`` holds one floating number for each index, on the table's device.
+    """Makes sure that ``values`` holds one floating number for each index, on the table's device.
 
     Raises:
         TypeError: It is no tensor of a floating dtype.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .ops import CUDA_ARCHITECTURES
+from . import ops
 
 
 def check_device(device: torch.device | str | int | None) -> torch.device:
@@ -22,7 +22,7 @@ def check_device(device: torch.device | str | int | None) -> torch.device:
         raise ValueError(f"device must be 'cpu' or 'cuda', got {device!r}")
     if chosen.type == "cpu":
         return torch.device("cpu")
-    if CUDA_ARCHITECTURES is None:
+    if ops.CUDA_ARCHITECTURES is None:
         raise RuntimeError(
             f"device={str(chosen)!r}: infobatch_fast was built without CUDA. Install the CUDA toolkit, put nvcc on PATH, and "
             "build again with INFOBATCH_CUDA=ON pip install --force-reinstall --no-deps ."

@@ -37,8 +37,11 @@ class DynamicEpochs(Epochs):
         self._select(place.epoch, by_trainer=False)
 
     def _select(self, epoch: int, by_trainer: bool) -> None:
-        """After a restart a trainer that counts from 0 means the next epoch. One that spins through past epochs first, and looks at
-        a batch of each, records nothing, and means that all still stands.
+        """Moves to ``epoch``; after a restart not backwards.
+
+        Then there are two kinds of trainers. One counts from 0 again, and means the next epoch: so an iteration that has come to
+        its end stays over. The other spins through past epochs and takes a batch of each, whose loaders may read one to its end:
+        no loss came of that, and the epoch is not over.
         """
         epoch = check_int("epoch", epoch, 0, LAST_EPOCH)
         if self._was_loaded and epoch < self.epoch:
@@ -85,7 +88,7 @@ class DynamicEpochs(Epochs):
         return self._plan is not None and self._plan.token is iteration
 
     def length(self) -> int:
-        """Indices of the plan.
+        """Indices of the plan; of the next epoch's, which is made then, where this one was trained on to its end.
 
         A loader asks the sampler for the last indices long before the last loss is in. So the epoch does not move on before
         everything that was yielded was scored; nor for somebody who calls set_epoch, and may ask in the last step.

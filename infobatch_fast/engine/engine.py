@@ -13,6 +13,7 @@ from .dynamic import DynamicEpochs
 from .epochs import Epochs
 from .flow import Flow
 from .growth import grow
+from .marks import KEPT, weights_of
 from .planner import Planner
 from .protect import Protect, check_protect, protect_samples
 from .ranks import Ranks
@@ -55,7 +56,7 @@ class Engine:
             if protected is not None:
                 protect_samples(table, protected)
             planner = Planner(table, settings)
-            self._token = torch.zeros(1, device=device)
+            self._token = torch.zeros(1, device=device)  # see compiled.py
         self.epochs: Epochs = DynamicEpochs(planner) if settings.lengths.is_dynamic else Flow(planner)
         self._handle = compiled.register(self)
 
@@ -75,7 +76,7 @@ class Engine:
         scores = scores.contiguous()
         if torch.compiler.is_compiling():
             weights = compiled.record(self._token, index, scores.detach(), self._handle, averaged)
-        else:  # the same without the dispatcher, which costs as much again
+        else:  # the same without the dispatcher, which takes as long as all the rest
             weights = self.record_now(index, scores, averaged)
         if averaged:
             return torch.dot(losses, weights)
@@ -110,11 +111,11 @@ class Engine:
         """Slots (int64, -1 for a sample of another rank) and marks (uint8) of samples under the current plan: [B]."""
         checked = check_index(index, self.device)
         self.epochs.plan()
-        table, found = self.table, torch.zeros_like(self.table.faults)
-        slots, marks = ops.look_up(table.shard, table.marks, found, checked)
-        found[2:3].zero_()  # it is no fault to ask about samples of other ranks
-        table.faults[3:] = torch.where(found[1:2] > 0, found[3:], table.faults[3:])
-        table.faults[:3] += found[:3]
+        table, faults = self.table, torch.zeros_like(self.table.faults)
+        slots, marks = ops.look_up(table.shard, table.marks, faults, checked)
+        faults[2:3].zero_()  # it is no fault to ask about samples of other ranks
+        table.faults[3:] = torch.where(faults[1:2] > 0, faults[3:], table.faults[3:])
+        table.faults[:3] += faults[:3]
         if self.settings.check_first:
             table.raise_bad_indices(table.faults.tolist())
         return slots, marks
@@ -122,13 +123,12 @@ class Engine:
     def weights(self, index: Index) -> torch.Tensor:
         """Weights under the current plan, float32 [B]."""
         _, marks = self.look_up(index)
-        of_tier = torch.tensor(ops.tier_weights(self.epochs.plan().cutoffs), dtype=torch.float32, device=self.device)
-        return of_tier[(marks >> 2).long()]
+        return weights_of(marks, self.epochs.plan().cutoffs)
 
     def is_kept(self, index: Index) -> torch.Tensor:
         """Whether the current plan keeps samples, bool [B]; those of other ranks it does not."""
         _, marks = self.look_up(index)
-        return (marks & 1).bool()
+        return (marks & KEPT).bool()
 
     def scores(self, index: Index | None) -> torch.Tensor:
         """Scores, float32 [B], or of all samples; NaN for unseen ones and those of other ranks."""

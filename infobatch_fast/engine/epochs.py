@@ -55,14 +55,14 @@ class Epochs(ABC):
     """The current epoch, its plan, and how far it has come.
 
     There are two ways of counting: epochs as long as their plans (``dynamic.py``), and plans that follow each other (``flow.py``).
-    Samplers, states and trainers see this class alone.
+    Nobody but the engine, which constructs one of them, knows which it is.
 
     Args:
         planner: Makes the plans.
 
     Attributes:
         epoch: The current epoch: the number of its plan.
-        scored: Losses recorded since its plan was made.
+        scored: Losses recorded since its plan was made; negative while losses of the plan before are on their way.
         planned_samples, planned_kept: Sums over the plans made so far.
         saved_fraction: What the latest pruned plan saved; None before there is one that knew scores.
         moves: int64 [1], how often the current plan was given up; a stream's workers read it in shared memory.
@@ -74,10 +74,12 @@ class Epochs(ABC):
         self.saved_fraction: float | None = None
         self.moves = torch.zeros(1, dtype=torch.int64)
         self._plan: Plan | None = None
-        self._saved_plan: SavedPlan | None = None  # read from a checkpoint, and not yet taken up
+        self._saved_plan: SavedPlan | None = (
+            None  # to be taken up from its marks: after a restart, or an iteration that was broken off
+        )
         self._was_loaded = False
-        self._scored_before = 0  # this process took up the plan
-        self._kept_when_saved = 0  # by this rank, in the plan of a checkpoint
+        self._scored_before = 0  # losses of this plan that were recorded before it was taken up
+        self._kept_when_saved = 0  # samples of this rank in a plan that is not taken up yet
 
     @property
     def settings(self) -> Settings:
@@ -100,10 +102,10 @@ class Epochs(ABC):
         """The next iteration of a sampler; it begins, and makes its plan, when the first piece is asked for.
 
         Args:
-            resume: Where a loader goes on that was restored.
+            resume: Where a loader goes on that was restored; dynamic epochs alone need to be told.
             size: Ids in a piece, at most; a multiple of ``unit``.
             unit: Ids in an element that the sampler yields: 1, or a batch.
-            drop_last: Whether the sampler leaves out a last element that is smaller.
+            drop_last: Whether the sampler leaves out a last batch that is smaller.
 
         Raises:
             RuntimeError: After a piece: another iteration or epoch has begun meanwhile.
@@ -187,13 +189,13 @@ class Epochs(ABC):
         """The plan of the current epoch, if it was made already; it is not made here."""
         return self._plan
 
-    def plan_with(self, planner: Planner) -> None:
+    def replace_planner(self, planner: Planner) -> None:
         """Between epochs: the next plan is made by another planner."""
         if self._plan is not None:
             self._move_to(self.epoch + 1)
         self.planner = planner
 
-    def save(self) -> SavedPlan | None:
+    def saved_plan(self) -> SavedPlan | None:
         """What a checkpoint notes of the plan in force, if there is one."""
         plan = self._plan
         return self._saved_plan if plan is None else SavedPlan(plan.pruned, plan.cutoffs, plan.thresholds, plan.seen)

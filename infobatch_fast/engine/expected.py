@@ -21,7 +21,7 @@ def expected_steps(epochs: Epochs, batch_size: int) -> int:
     def steps(samples: float) -> int:
         return math.ceil(samples / (size * num_replicas))
 
-    planned = epochs.epoch + (epochs.save() is not None)
+    planned = epochs.epoch + (epochs.saved_plan() is not None)
     past = planned * steps(num_samples * epochs.planned_kept / epochs.planned_samples) if epochs.planned_samples else 0
     saved = settings.policy.expected_saved_fraction if epochs.saved_fraction is None else epochs.saved_fraction
     rest = range(planned, schedule.num_epochs)

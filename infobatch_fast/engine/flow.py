@@ -154,7 +154,7 @@ class Flow(Epochs):
 
     def _follow(self, before: Plan) -> Plan:
         """The plan of the next pass, made while losses of the one before are still on their way."""
-        late = self._backlog.of_plan(before, self._clock.drawn - self._clock.done)
+        late = self._backlog.late_after(before, self._clock.drawn - self._clock.done)
         self._move_to(self.epoch + 1)
         plan = self.plan()
         self._backlog.late = late
@@ -173,7 +173,7 @@ class Flow(Epochs):
             self._stand(position)
             self._clock.drawn, self._backlog.owed = drawn, owed
             return
-        self._saved_plan, self._plan = self.save(), None  # what of it was visited is left out, as after a restart
+        self._saved_plan, self._plan = self.saved_plan(), None  # what of it was visited is left out, as after a restart
         self._stand(0)
         self._clock.drawn = self._clock.done
         self._backlog.go_back()
@@ -211,11 +211,11 @@ class Flow(Epochs):
 
     def more_state(self) -> dict[str, Any]:
         """The clock of the losses, of all ranks, and what is on its way."""
-        ids, weights = self._backlog.save()
+        ids, weights = self._backlog.state()
         return {"done": self._clock.done * self.table.ranks.num_replicas, "late_ids": ids, "late_weights": weights}
 
     def check_more(self, state: dict[str, Any]) -> None:
-        """Whether the clock and the texts can be read."""
+        """Makes sure that the clock and the texts can be read."""
         check_int("state['done']", state["done"], 0)
         bytes_of = [len(bytes.fromhex(state[name])) for name in ("late_ids", "late_weights") if _is_hex(state[name])]
         if len(bytes_of) < 2 or bytes_of[0] % 8 or bytes_of[0] != 2 * bytes_of[1]:

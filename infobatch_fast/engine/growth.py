@@ -11,6 +11,7 @@ import torch
 from . import ops
 from .checks import check_size
 from .epochs import Epochs
+from .marks import KEPT
 from .planner import Planner
 from .protect import Protect, bits_at, check_protect, protect_samples, set_bits
 from .table import ScoreTable, memory_for
@@ -53,7 +54,7 @@ def grow(epochs: Epochs, current: Sized | int, new_size: Sized | int | None, pro
             protect_samples(new, protected)
         planner = Planner(new, epochs.settings)
     epochs.planner.before_writing()  # what was read ahead from the old table is done before its memory is given away
-    epochs.plan_with(planner)
+    epochs.replace_planner(planner)
     return source
 
 
@@ -123,7 +124,7 @@ class _SlotReader:
 
     def __init__(self, table: ScoreTable) -> None:
         self._deal, self._device = table.deal, table.device
-        everything = torch.full((ops.mark_bytes(PIECE),), 0x11, dtype=torch.uint8, device=table.device)
+        everything = torch.full((ops.mark_bytes(PIECE),), KEPT | KEPT << 4, dtype=torch.uint8, device=table.device)
         self._directory = ops.BitDirectory(everything)
         self._directory.build()
 

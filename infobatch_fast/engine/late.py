@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from . import ops
-
-if TYPE_CHECKING:
-    from .plan import Plan
-    from .table import ScoreTable
+from .marks import VISITED, weights_of
+from .plan import Plan
+from .table import ScoreTable
 
 
 class OnTheirWay(NamedTuple):
@@ -39,9 +38,8 @@ def look_behind(plan: Plan, table: ScoreTable, count: int) -> tuple[OnTheirWay, 
     slots, marks = ops.look_up(table.shard, table.marks, torch.zeros_like(table.faults), ids)
     position = torch.arange(plan.length - ids.numel(), plan.length, device=ids.device)
     repeated = (position >= plan.available) & (position >= plan.length - count)
-    expected = (slots >= 0) & (((marks & 2) == 0) | repeated)
-    weights = torch.tensor(ops.tier_weights(plan.cutoffs), dtype=torch.float32, device=ids.device)
-    samples = OnTheirWay(torch.where(expected, ids, -1), weights[(marks >> 2).long()])
+    expected = (slots >= 0) & (((marks & VISITED) == 0) | repeated)
+    samples = OnTheirWay(torch.where(expected, ids, -1), weights_of(marks, plan.cutoffs))
     return samples, min(count, int(expected.sum()))
 
 
@@ -75,7 +73,7 @@ class LateLosses:
         late, end = entry < behind, self._ids.numel() - 1
         # A sample may come late and be a visit of the new plan in one batch.
         visits = torch.zeros_like(self._came).scatter_add(0, first.clamp(max=end), ((behind > first) & ~late).long())
-        _unmark(table.marks, slots, late & (visits[first.clamp(max=end)] == 0) & ((marks & 2) == 0))
+        _unmark(table.marks, slots, late & (visits[first.clamp(max=end)] == 0) & ((marks & VISITED) == 0))
         entry = torch.where(late, entry, end)
         self._came[entry] = 1
         self.count = max(0, self.count - index.numel())
@@ -93,6 +91,6 @@ def _occurrence(index: torch.Tensor) -> torch.Tensor:
 def _unmark(marks: torch.Tensor, slots: torch.Tensor, chosen: torch.Tensor) -> None:
     """Takes the visited bit from chosen slots. Two slots share a byte, so the lower ones and the higher ones go one by one."""
     byte = slots.clamp(min=0) // 2
-    for half, visited in ((0, 0x02), (1, 0x20)):
+    for half, visited in ((0, VISITED), (1, VISITED << 4)):
         cleared = torch.where(chosen & (slots % 2 == half), marks[byte] & (0xFF - visited), 0xFF)
         marks.scatter_reduce_(0, byte, cleared, "amin")  # the smallest: what is not chosen changes nothing

@@ -1,4 +1,4 @@
-"""The native core, as functions of tensors. This is the only module that imports ``_core``."""
+"""The native core, as functions of tensors, which are taken as right. This is the only module that imports ``_core``."""
 
 from __future__ import annotations
 

@@ -46,12 +46,12 @@ class _Report(NamedTuple):
 class Planner:
     """Makes plans of one table. It owns the directory of the marks, which each plan builds anew in place.
 
-    Planning is a collective call. Every plan takes the same collective calls in the same order, whatever the epoch, so that ranks
-    which disagree still meet, and all of them can say so.
+    Planning is a collective call. Up to the check of the ranks every plan takes the same collective calls in the same order,
+    whatever the epoch, so that ranks which disagree still meet, and all of them can say so.
 
     Args:
         table: Scores and marks; a plan is written into the marks.
-        settings: The policy measures the thresholds, and says how often a tier is kept.
+        settings: What the run was asked for.
     """
 
     table: ScoreTable

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import torch
 
 from . import ops
-
-if TYPE_CHECKING:
-    from .table import ScoreTable
+from .table import ScoreTable
 
 Protect: TypeAlias = torch.Tensor | Sequence[int] | Sequence[bool]
 PIECE = 1 << 20  # ids looked at in one go

@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from . import ops
 from .checks import check_int
+from .marks import rows_of
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Ranks:
 
         Whole rows of eight slots are dealt out, as evenly as they go: no Philox block is shared by two ranks.
         """
-        rows = -(-num_samples // ops.ROW_SLOTS)
+        rows = rows_of(num_samples)
         first = self.rank * rows // self.num_replicas * ops.ROW_SLOTS
         last = (self.rank + 1) * rows // self.num_replicas * ops.ROW_SLOTS
         return first, min(last, num_samples) - first
@@ -137,35 +138,3 @@ def find_ranks(num_replicas: int | None, rank: int | None, group: dist.ProcessGr
                 "right group as process_group"
             )
     return Ranks(num_replicas, rank, group)
-
-
-def shared_tensor(local: torch.Tensor, first: int, total: int, ranks: Ranks) -> torch.Tensor:
-    """This rank's part [first, first + len(local)) of a 1-D tensor of ``total`` elements, as ``torch.distributed.checkpoint``
-    wants it: a DTensor over the ranks, without a copy. One rank has a plain tensor.
-
-    Parts are of nearly equal and not of DTensor's own sizes, hence the wrapper, which carries their offsets.
-    """
-    if ranks.num_replicas == 1:
-        return local
-    # Here and not above: these imports take seconds, and one rank never needs them.
-    from torch.distributed.device_mesh import DeviceMesh  # noqa: PLC0415
-    from torch.distributed.tensor import DTensor, Shard  # noqa: PLC0415
-    from torch.distributed.tensor._shards_wrapper import LocalShardsWrapper  # noqa: PLC0415
-
-    group = ranks.group or dist.group.WORLD
-    assert group is not None
-    mesh = DeviceMesh.from_group(group, local.device.type)
-    wrapped = LocalShardsWrapper([local], [(first,)])
-    return DTensor.from_local(wrapped, mesh, [Shard(0)], run_check=False, shape=torch.Size([total]), stride=(1,))
-
-
-def local_part(value: torch.Tensor, first: int, length: int, total: int) -> torch.Tensor | None:
-    """Elements [first, first + length) of a tensor that is whole, or that ``shared_tensor`` made; None where they are not there."""
-    if hasattr(value, "to_local"):  # a DTensor
-        wrapped = value.to_local()
-        if value.shape != (total,) or not hasattr(wrapped, "local_offsets"):
-            return None
-        same = wrapped.local_offsets() == [(first,)] and wrapped.local_sizes() == [(length,)]
-        shards: list[torch.Tensor] = wrapped.local_shards()
-        return shards[0] if same else None
-    return value[first : first + length] if value.shape == (total,) else None

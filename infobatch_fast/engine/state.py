@@ -11,11 +11,12 @@ import torch
 from . import ops
 from .checks import check_int
 from .epochs import LAST_EPOCH, Epochs, SavedPlan
-from .ranks import Ranks, local_part, shared_tensor
+from .marks import BYTES_PER_ROW, rows_of
+from .ranks import Ranks
+from .sharded import local_part, shared_tensor
 from .table import NEVER, ScoreTable
 
 FORMAT, FORMAT_WITH_PROTECTED = 1, 2  # the second has one tensor more
-BYTES_PER_ROW = 4  # marks of eight slots
 PIECE = 1 << 24  # scores looked at in one go, as torch makes temporary copies of them
 
 _FITS = {  # what must be equal, and what to do if it is not
@@ -31,9 +32,9 @@ _COUNTS = ("epoch", "scored", "planned_samples", "planned_kept", "seen")
 
 def pack_state(epochs: Epochs) -> dict[str, Any]:
     """The state of a pruner: the same on all ranks but for the parts of the two tables. Free of side effects."""
-    saved, table, settings, ranks = epochs.save(), epochs.table, epochs.settings, epochs.table.ranks
+    saved, table, settings, ranks = epochs.saved_plan(), epochs.table, epochs.settings, epochs.table.ranks
     levels = list(reversed(saved.thresholds)) if saved else []
-    rows, first_row = _rows(table.num_samples), table.first_slot // ops.ROW_SLOTS
+    rows, first_row = rows_of(table.num_samples), table.first_slot // ops.ROW_SLOTS
     state = epochs.more_state() | {
         "format": FORMAT if table.protect is None else FORMAT_WITH_PROTECTED,
         "algorithm": ops.ALGORITHM_VERSION,
@@ -66,9 +67,9 @@ def gather_state(epochs: Epochs) -> dict[str, Any]:
     state, table, ranks = pack_state(epochs), epochs.table, epochs.table.ranks
     shards = [Ranks(ranks.num_replicas, rank).shard(table.num_samples)[1] for rank in range(ranks.num_replicas)]
     state["scores"] = ranks.collect(table.scores, shards)
-    state["marks"] = ranks.collect(table.row_marks, [BYTES_PER_ROW * _rows(size) for size in shards])
+    state["marks"] = ranks.collect(table.row_marks, [BYTES_PER_ROW * rows_of(size) for size in shards])
     if table.protect is not None:
-        state["protected"] = ranks.collect(table.protect, [_rows(size) for size in shards])
+        state["protected"] = ranks.collect(table.protect, [rows_of(size) for size in shards])
     return state if ranks.rank == 0 else {}
 
 
@@ -86,6 +87,7 @@ def unpack_state(epochs: Epochs, state: dict[str, Any]) -> None:
         if isinstance(state, dict) and _is_live(state.get("scores"), table):
             table.clear()
             epochs.load(0, 0, (0, 0), None)
+            epochs.load_more({})
         raise
     epochs.planner.before_writing()
     table.scores.copy_(scores)
@@ -108,10 +110,6 @@ def unpack_state(epochs: Epochs, state: dict[str, Any]) -> None:
 
 def _pieces(values: torch.Tensor) -> Iterator[torch.Tensor]:
     return (values[first : first + PIECE] for first in range(0, values.numel(), PIECE))
-
-
-def _rows(num_samples: int) -> int:
-    return -(-num_samples // ops.ROW_SLOTS)
 
 
 def _is_live(value: Any, table: ScoreTable) -> bool:
@@ -161,14 +159,14 @@ def _check(epochs: Epochs, state: dict[str, Any]) -> tuple[torch.Tensor, torch.T
 
 def _read_parts(table: ScoreTable, state: dict[str, Any], protects: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """This rank's parts of the tensors."""
-    rows, row = _rows(table.num_slots), table.first_slot // ops.ROW_SLOTS
+    rows, row = rows_of(table.num_slots), table.first_slot // ops.ROW_SLOTS
     parts: dict[str, torch.Tensor] = {}
     for name, dtype, first, length, total in (
         ("scores", torch.float32, table.first_slot, table.num_slots, table.num_samples),
-        ("marks", torch.uint8, BYTES_PER_ROW * row, BYTES_PER_ROW * rows, BYTES_PER_ROW * _rows(table.num_samples)),
+        ("marks", torch.uint8, BYTES_PER_ROW * row, BYTES_PER_ROW * rows, BYTES_PER_ROW * rows_of(table.num_samples)),
         ("cutoffs", torch.int64, 0, 4, 4),
         ("thresholds", torch.float32, 0, ops.MAX_THRESHOLDS, ops.MAX_THRESHOLDS),
-        *([("protected", torch.uint8, row, rows, _rows(table.num_samples))] if protects else []),
+        *([("protected", torch.uint8, row, rows, rows_of(table.num_samples))] if protects else []),
     ):
         value = state[name]
         part = local_part(value, first, length, total) if isinstance(value, torch.Tensor) else None

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from . import ops
+from .marks import BYTES_PER_ROW, rows_of
 from .ranks import Ranks
 
 NEVER = -math.inf
@@ -29,7 +30,7 @@ def memory_for(num_samples: int, num_slots: int, protects: bool, device: torch.d
         is_memory = isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
         if not is_memory:  # the CPU's error has no type of its own
             raise
-        wanted = ops.table_bytes(num_slots) + protects * -(-num_slots // ops.ROW_SLOTS)
+        wanted = ops.table_bytes(num_slots) + protects * rows_of(num_slots)
         part = "" if num_slots == num_samples else f", of which this rank has {num_slots}"
         remedy = "" if device.type == "cpu" else ", take device='cpu'"
         raise torch.OutOfMemoryError(
@@ -92,7 +93,7 @@ class ScoreTable:
     @property
     def num_rows(self) -> int:
         """Rows of eight slots, the last of which may be cut."""
-        return -(-self.num_slots // ops.ROW_SLOTS)
+        return rows_of(self.num_slots)
 
     def blend(self, ids: torch.Tensor, losses: torch.Tensor, momentum: float) -> torch.Tensor:
         """New scores of samples: momentum * old + (1 - momentum) * loss; of those that have none yet, the loss.
@@ -115,8 +116,8 @@ class ScoreTable:
 
     @property
     def row_marks(self) -> torch.Tensor:
-        """The marks without their padding: uint8 [4 * rows], a view."""
-        return self.marks[: 4 * self.num_rows]
+        """The marks without their padding: uint8 [BYTES_PER_ROW * rows], a view."""
+        return self.marks[: BYTES_PER_ROW * self.num_rows]
 
     def mean_threshold(self, ranks: Ranks) -> Thresholds:
         """The smallest float32 that is not below the exact mean of the seen scores of all ranks."""
