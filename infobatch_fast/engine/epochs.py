@@ -74,9 +74,8 @@ class Epochs(ABC):
         self.saved_fraction: float | None = None
         self.moves = torch.zeros(1, dtype=torch.int64)
         self._plan: Plan | None = None
-        self._saved_plan: SavedPlan | None = (
-            None  # to be taken up from its marks: after a restart, or an iteration that was broken off
-        )
+        # To be taken up from its marks: after a restart, or where plans follow each other after an iteration that was broken off.
+        self._saved_plan: SavedPlan | None = None
         self._was_loaded = False
         self._scored_before = 0  # losses of this plan that were recorded before it was taken up
         self._kept_when_saved = 0  # samples of this rank in a plan that is not taken up yet
