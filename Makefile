@@ -10,8 +10,8 @@ configure = $(bin)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(bin)/ninja -DPytho
 	-Dpybind11_DIR=$$($(bin)/python -m pybind11 --cmakedir)
 
 # The part of the tests that walks all native code within a minute or two under the sanitizers.
-sanitize_tests ?= $(wildcard tests/test_algorithm.py tests/test_contract*.py tests/test_errors.py tests/test_exact_sum.py \
-	tests/test_native_functions.py tests/test_resume.py)
+sanitize_tests ?= $(wildcard tests/contract/test_contract*.py) tests/contract/test_errors.py tests/contract/test_resume.py \
+	tests/engine/test_algorithm.py tests/engine/test_exact_sum.py tests/engine/test_native_functions.py
 
 .PHONY: help demo test bench report gpu-check lint emulate sanitize cuda dist clean
 
