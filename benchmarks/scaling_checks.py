@@ -12,10 +12,10 @@ import torch
 from scaling_model import SEED
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
-from oracle import DEAL, SHUFFLE, Permutation, keep_draw
-
 from infobatch_fast import InfoBatch
 from infobatch_fast.engine import ops
+from support.draws import DEAL, SHUFFLE, Permutation
+from support.oracle import keep_draw
 
 EPOCH, CHUNK = 1, 1 << 16
 

@@ -7,7 +7,8 @@ import torch
 
 from infobatch_fast.engine import ops
 from support.compare import make_scores
-from support.oracle import DEAL, SHUFFLE, Permutation, cutoff, keep_draw, philox, weight
+from support.draws import DEAL, SHUFFLE, Permutation, philox
+from support.oracle import cutoff, keep_draw, weight
 
 SMALL = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 100, 255, 257, 1000, 1023, 1024, 1025, 4097, 10007]
 NARROW = [(2**16 - 1) << 15, (2**16 - 1) << 16]  # 2^16 - 1 rows, the most that go by products of 32 bits

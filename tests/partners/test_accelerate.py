@@ -107,7 +107,7 @@ def test_two_ranks_visit_their_own_samples_and_no_rank_is_sharded_twice(tmp_path
 
 
 def train_on_ranks(folder: str) -> dict[str, Any]:
-    from test_transformers_errors import trainer_of, value_of
+    from support.line_trainer import trainer_of, value_of
 
     accelerator_of()
     PartialState._reset_state()

@@ -5,7 +5,8 @@ import torch.distributed as dist
 
 from infobatch_fast import InfoBatch
 from support.compare import RULES, bits, feed, make_scores, policy_of, seen_of
-from support.oracle import Oracle, Rule, shard
+from support.draws import shard
+from support.oracle import Oracle, Rule
 from support.ranks import needs_gloo, run_ranks
 
 

@@ -13,7 +13,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from infobatch_fast import InfoBatch, MeanThreshold, NoPruning, QuantileTiers, RandomPruning
 from infobatch_fast.engine.ranks import Ranks
 from support.compare import RULES, bits
-from support.oracle import Oracle, shard
+from support.draws import shard
+from support.oracle import Oracle
 from support.ranks import BACKENDS, GPUS, Collectives, kept_here, local_value, needs_gloo, own_ids, record_own, run_ranks
 from support.runs import loss_of, order, record, train
 

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 
 from infobatch_fast import InfoBatch, QuantileTiers
-from support.oracle import shard
+from support.draws import shard
 from support.ranks import error_of, needs_gloo, own_ids, run_ranks
 from support.runs import record
 

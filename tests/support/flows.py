@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,17 @@ from infobatch_fast import InfoBatch
 from infobatch_fast.engine import ops
 from infobatch_fast.engine.plan import Plan, Planner
 from support.runs import loss_of, record
+
+SIZE, BATCH, STEPS, EPOCHS = 203, 8, 11, 12
+
+
+def constant(device: torch.device | str = "cpu", **kwargs: Any) -> InfoBatch:
+    arguments = {"batch_size": BATCH, "steps_per_epoch": STEPS, "delta": 0.75, "seed": 3, "device": device}
+    return InfoBatch(kwargs.pop("size", SIZE), EPOCHS, **{**arguments, **kwargs})
+
+
+def endless(device: torch.device | str = "cpu", **kwargs: Any) -> InfoBatch:
+    return InfoBatch(kwargs.pop("size", SIZE), 40, delta=1.0, seed=3, steps_per_epoch=math.inf, device=device, **kwargs)
 
 
 def ahead(batches: Iterable[list[int]], count: int) -> Iterator[list[int]]:

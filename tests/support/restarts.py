@@ -17,6 +17,7 @@ def run_of(device: torch.device, **kwargs: Any) -> InfoBatch:
 def saved(pruner: InfoBatch) -> io.BytesIO:
     file = io.BytesIO()
     torch.save(pruner.state_dict(), file)
+    file.seek(0)
     return file
 
 
