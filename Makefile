@@ -21,8 +21,8 @@ help: ## this list
 demo: $(ready) ## train on real images in full, with InfoBatch and with random pruning (DEMO_ARGS: see examples/digits.py --help)
 	$(bin)/python examples/digits.py $(DEMO_ARGS)
 
-test: $(ready) ## run the tests (TEST_ARGS: for pytest)
-	$(bin)/pytest $(TEST_ARGS)
+test: $(ready) ## run the tests, a worker a core (TEST_ARGS: for pytest; -n0 runs them in one process)
+	$(bin)/pytest -n logical --maxprocesses 8 --dist worksteal $(TEST_ARGS)
 
 bench: $(ready) ## measure the speed: all operations, and a training step (BENCH_ARGS: see python -m infobatch_fast bench --help)
 	$(bin)/python -m infobatch_fast bench --out benchmarks/results/bench-here.json $(BENCH_ARGS)

@@ -13,11 +13,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from support.ranks import flat, needs_gloo, run_ranks
+from support.ranks import flat, needs_gloo, preload, run_ranks
 
 pytest.importorskip("lightning.pytorch")
+preload("lightning.pytorch")
 pytestmark = [needs_gloo, pytest.mark.skipif(sys.platform != "linux", reason="binds gloo to the loopback device lo")]
-SECONDS = 240.0  # two processes import Lightning
 
 
 def free_port() -> int:
@@ -111,7 +111,7 @@ def joined(results: list[dict[str, Any]]) -> torch.Tensor:
 def test_two_ranks_visit_each_kept_sample_once_and_go_on_from_any_rank_zero_checkpoint(tmp_path: Path, batches: bool) -> None:
     from support.lightning_runs import EPOCHS, SIZE, loss_of
 
-    results = run_ranks(2, train_and_save, tmp_path, free_port(), 2, batches, seconds=SECONDS)
+    results = run_ranks(2, train_and_save, tmp_path, free_port(), 2, batches)
     expected = torch.full((SIZE,), torch.nan)
     for epoch in range(EPOCHS):
         of_ranks = [result["visited"][epoch] for result in results]
@@ -134,7 +134,7 @@ def test_two_ranks_visit_each_kept_sample_once_and_go_on_from_any_rank_zero_chec
         return
 
     for step in (3, int(results[0]["lengths"][0]) + 2):  # in the middle of epochs 0 and 1
-        again = run_ranks(2, go_on, tmp_path, free_port(), 2, step, seconds=SECONDS)
+        again = run_ranks(2, go_on, tmp_path, free_port(), 2, step)
         assert torch.equal(joined(again), expected)
         for before, after in zip(results, again, strict=True):
             whole = flat(before["visited"].values())
@@ -144,7 +144,7 @@ def test_two_ranks_visit_each_kept_sample_once_and_go_on_from_any_rank_zero_chec
             assert after["validated"] == before["validated"][-len(after["validated"]) :]
             assert {epoch for epoch, _ in after["validated"]} == set(after["visited"])
 
-    alone = run_ranks(1, go_on, tmp_path, free_port(), 1, 3, seconds=SECONDS)[0]
+    alone = run_ranks(1, go_on, tmp_path, free_port(), 1, 3)[0]
     first = flat(result["visited"][0][: 3 * 8] for result in results)
     assert sorted(first + alone["visited"][0]) == list(range(SIZE)), "one rank finishes the epoch of two"
 
@@ -173,7 +173,7 @@ def refusals(folder: Path, port: int) -> list[str]:
 
 
 def test_a_pruner_made_too_early_and_samplers_that_lightning_would_replace_say_what_to_change(tmp_path: Path) -> None:
-    for early, shuffled, rebuilt in run_ranks(2, refusals, tmp_path, free_port(), seconds=SECONDS):
+    for early, shuffled, rebuilt in run_ranks(2, refusals, tmp_path, free_port()):
         assert "num_replicas=1 and the trainer 2 data-parallel ranks" in early
         assert "in setup() of the LightningModule" in early
         assert "DistributedSampler and not from the pruner" in shuffled

@@ -97,7 +97,7 @@ def check_restart(ranks: list[dict[tuple[Any, ...], Any]], kind: str, name: str,
 
 
 def test_every_number_of_ranks_goes_on_from_every_other_ones_checkpoint(tmp_path: Path) -> None:
-    ranks = run_ranks(4, save_and_load_everywhere, str(tmp_path), "cpu", WORLDS, seconds=120)
+    ranks = run_ranks(4, save_and_load_everywhere, str(tmp_path), "cpu", WORLDS)
     for kind, name in CUTS:
         for source in WORLDS:
             for target in WORLDS:
@@ -107,7 +107,7 @@ def test_every_number_of_ranks_goes_on_from_every_other_ones_checkpoint(tmp_path
 @pytest.mark.parametrize("kind", BACKENDS[1:], ids=str)
 def test_gpus_go_on_from_each_others_checkpoints(tmp_path: Path, kind: tuple[str, str]) -> None:
     backend, device = kind
-    ranks = run_ranks(2, save_and_load_everywhere, str(tmp_path), device, (1, 2), backend=backend, seconds=120)
+    ranks = run_ranks(2, save_and_load_everywhere, str(tmp_path), device, (1, 2), backend=backend)
     for source in (1, 2):
         for target in (1, 2):
             check_restart(ranks, "mean", "middle", source, target)

@@ -38,7 +38,8 @@ SLOW = [
     "pytest",
 ]
 CONTEXT.set_forkserver_preload(SLOW)
-SECONDS = 60.0  # a group that takes longer is killed and the test fails: no test hangs
+SECONDS = 900.0  # a group that takes longer is killed and the test fails: no test hangs
+PATIENCE = 120.0  # in a collective call: a connection that was lost is noticed by it, and made anew
 
 NOT_CONNECTED = "not connected: "
 
@@ -53,6 +54,12 @@ BACKENDS = [  # with the device of the tables; gloo ranks may share a GPU
 ]
 
 
+def preload(*modules: str) -> None:
+    """Has the server import more before the first ranks are forked: for modules of tests whose ranks would all import it."""
+    SLOW.extend(modules)
+    CONTEXT.set_forkserver_preload(SLOW)
+
+
 class Killed(Exception):
     """A rank was ended by SIGKILL, and the others with it."""
 
@@ -61,7 +68,7 @@ class NotConnected(AssertionError):
     """The ranks found no way to each other; over gloo ``target`` has then begun on none of them."""
 
 
-def run_ranks(world: int, target: Callable[..., Any], *args: Any, backend: str = "gloo", seconds: float = SECONDS) -> list[Any]:
+def run_ranks(world: int, target: Callable[..., Any], *args: Any, backend: str = "gloo") -> list[Any]:
     """What ``target(*args)`` returns on each of ``world`` ranks.
 
     Raises:
@@ -69,12 +76,12 @@ def run_ranks(world: int, target: Callable[..., Any], *args: Any, backend: str =
         AssertionError: A rank raised, died otherwise, or was not done in time; with the tracebacks.
     """
     try:
-        return _start(world, target, args, backend, seconds)
+        return _start(world, target, args, backend)
     except NotConnected:  # gloo loses a connection that is being made now and then, where the machine is busy
-        return _start(world, target, args, backend, seconds)
+        return _start(world, target, args, backend)
 
 
-def _start(world: int, target: Callable[..., Any], args: tuple[Any, ...], backend: str, seconds: float) -> list[Any]:
+def _start(world: int, target: Callable[..., Any], args: tuple[Any, ...], backend: str) -> list[Any]:
     with tempfile.TemporaryDirectory() as folder:
         store = os.path.join(folder, "store")
         ends = [CONTEXT.Pipe(duplex=False) for _ in range(world)]
@@ -86,17 +93,17 @@ def _start(world: int, target: Callable[..., Any], args: tuple[Any, ...], backen
             process.start()
             send.close()
         try:
-            return _collect(started, [receive for receive, _ in ends], seconds)
+            return _collect(started, [receive for receive, _ in ends])
         finally:
             for process in started:
                 process.kill()
                 process.join()
 
 
-def _collect(started: Sequence[Any], pipes: Sequence[Any], seconds: float) -> list[Any]:
+def _collect(started: Sequence[Any], pipes: Sequence[Any]) -> list[Any]:
     results: dict[int, Any] = {}
     failures: dict[int, str] = {}
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + SECONDS
     while len(results) + len(failures) < len(started):
         waiting = {pipes[rank]: rank for rank in range(len(started)) if rank not in results and rank not in failures}
         ready = wait(list(waiting), timeout=max(0.0, deadline - time.monotonic()))
@@ -111,7 +118,7 @@ def _collect(started: Sequence[Any], pipes: Sequence[Any], seconds: float) -> li
                     raise Killed(f"rank {rank}") from None
                 failures[rank] = f"ended with exit code {started[rank].exitcode} and said nothing"
         if not ready:
-            failures |= dict.fromkeys(waiting.values(), f"not done after {seconds} s")
+            failures |= dict.fromkeys(waiting.values(), "not done in time")
         elif failures:  # the others may wait for it forever
             deadline = min(deadline, time.monotonic() + 5.0)
     if failures:
@@ -125,7 +132,7 @@ def _collect(started: Sequence[Any], pipes: Sequence[Any], seconds: float) -> li
 def _rank(rank: int, world: int, backend: str, store: str, pipe: Any, target: Callable[..., Any], args: tuple[Any, ...]) -> None:
     warnings.filterwarnings("error", module="infobatch_fast|support|test_")  # as pytest does in its own process
     torch.set_num_threads(1)
-    place = {"init_method": f"file://{store}", "rank": rank, "world_size": world, "timeout": timedelta(seconds=SECONDS)}
+    place = {"init_method": f"file://{store}", "rank": rank, "world_size": world, "timeout": timedelta(seconds=PATIENCE)}
     connected = False
     try:
         if GPUS:

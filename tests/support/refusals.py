@@ -2,7 +2,9 @@
 
 import math
 import re
-from typing import Any
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -13,9 +15,17 @@ from support.runs import record_all, train
 INTS = [(1.5, TypeError), ("a", TypeError), (True, TypeError), (None, TypeError)]  # what is no int
 
 
-def raises(kind: type[Exception], *parts: object) -> Any:
-    """An error whose message holds all ``parts``, in this order."""
-    return pytest.raises(kind, match="(?s)" + ".*".join(re.escape(str(part)) for part in parts))
+@contextmanager
+def raises(kind: type[Exception], *parts: object) -> Iterator[None]:
+    """An error whose message holds all ``parts``, in this order.
+
+    The error is gone afterwards, with all that its frames hold: torch keeps an error of a worker, and with it the iterator, in a
+    cycle of references, and an iterator that the garbage collector ends waits five seconds for each of its workers.
+    """
+    with pytest.raises(kind, match="(?s)" + ".*".join(re.escape(str(part)) for part in parts)) as caught:
+        yield
+    traceback.clear_frames(caught.tb)
+    del caught
 
 
 def in_mid_epoch(device: torch.device) -> InfoBatch:
