@@ -1,5 +1,6 @@
 """The device that a test runs on: each test that takes ``device`` runs on the CPU and, where there is one, on a GPU."""
 
+import gc
 import os
 from typing import Any
 
@@ -15,6 +16,12 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # they share the cor
 
 HAS_GPU = torch.cuda.is_available() and ops.CUDA_ARCHITECTURES is not None
 ON_A_GPU = [pytest.mark.gpu, pytest.mark.skipif(not HAS_GPU, reason="no CUDA device, or a build without CUDA")]
+
+
+def pytest_collection_finish() -> None:
+    """What was made at import, which is most of what there is, is left out of all garbage collections to come."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=ON_A_GPU)])
