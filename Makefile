@@ -10,8 +10,8 @@ configure = $(bin)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(bin)/ninja -DPytho
 	-Dpybind11_DIR=$$($(bin)/python -m pybind11 --cmakedir)
 
 # The part of the tests that walks all native code within a minute or two under the sanitizers.
-sanitize_tests ?= $(wildcard tests/test_algorithm.py tests/test_contract*.py tests/test_errors.py tests/test_exact_sum.py \
-	tests/test_native_functions.py tests/test_resume.py)
+sanitize_tests ?= $(wildcard tests/contract/test_contract*.py) tests/contract/test_errors.py tests/contract/test_resume.py \
+	tests/engine/test_algorithm.py tests/engine/test_exact_sum.py tests/engine/test_native_functions.py
 
 .PHONY: help demo test bench report gpu-check lint emulate sanitize cuda dist clean
 
@@ -21,8 +21,8 @@ help: ## this list
 demo: $(ready) ## train on real images in full, with InfoBatch and with random pruning (DEMO_ARGS: see examples/digits.py --help)
 	$(bin)/python examples/digits.py $(DEMO_ARGS)
 
-test: $(ready) ## run the tests (TEST_ARGS: for pytest)
-	$(bin)/pytest $(TEST_ARGS)
+test: $(ready) ## run the tests, a worker a core (TEST_ARGS: for pytest; -n0 runs them in one process)
+	$(bin)/pytest -n logical --maxprocesses 8 --dist worksteal $(TEST_ARGS)
 
 bench: $(ready) ## measure the speed: all operations, and a training step (BENCH_ARGS: see python -m infobatch_fast bench --help)
 	$(bin)/python -m infobatch_fast bench --out benchmarks/results/bench-here.json $(BENCH_ARGS)

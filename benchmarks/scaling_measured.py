@@ -18,8 +18,9 @@ from infobatch_fast.bench.timing import spread
 from infobatch_fast.engine import ops
 from infobatch_fast.engine.ranks import Ranks
 
-sys.path.append(str(next(Path(__file__).parent.parent.glob("tests/**/oracle.py")).parent))
-from oracle import DEAL, SHUFFLE, Permutation, keep_draw
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+from support.draws import DEAL, SHUFFLE, Permutation
+from support.oracle import keep_draw
 
 EPOCH, CHUNK, BATCH, ROUNDS = 1, 1 << 16, 1024, 5
 

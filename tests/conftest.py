@@ -1,20 +1,32 @@
 """The device that a test runs on: each test that takes ``device`` runs on the CPU and, where there is one, on a GPU."""
 
+import gc
+import os
 from typing import Any
 
+import numpy.random  # noqa: F401 - else forked workers import it, and Python before 3.12 may fail when it collects garbage meanwhile
 import pytest
 import torch
 
 from infobatch_fast.engine import ops
 from infobatch_fast.engine.planner import Planner
 
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # they share the cores, and so do the processes that tests start
+    threads = os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
+    torch.set_num_threads(int(threads))
+
 HAS_GPU = torch.cuda.is_available() and ops.CUDA_ARCHITECTURES is not None
+ON_A_GPU = [pytest.mark.gpu, pytest.mark.skipif(not HAS_GPU, reason="no CUDA device, or a build without CUDA")]
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def pytest_collection_finish() -> None:
+    """What was made at import, which is most of what there is, is left out of all garbage collections to come."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=ON_A_GPU)])
 def device(request: pytest.FixtureRequest) -> torch.device:
-    if request.param == "cuda" and not HAS_GPU:
-        pytest.skip("no CUDA device, or a build without CUDA")
     return torch.device(request.param)
 
 

@@ -1,0 +1,121 @@
+"""A checkpoint that does not fit is refused whole: the pruner goes on as if it had never seen it."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from infobatch_fast import InfoBatch
+from support.refusals import in_mid_epoch, raises
+from support.runs import decisions, snapshot, train
+
+
+@pytest.fixture
+def pruner(device: torch.device) -> InfoBatch:
+    return in_mid_epoch(device)
+
+
+WRONG: dict[str, list[Any]] = {
+    "format": [0, 2, "1", None, True],
+    "algorithm": [0, 99, "1", None],
+    "num_samples": [9, 11, 10.0, None],
+    "seed": [1, "0", None, torch.zeros(3)],
+    "shuffle": [False, 1, None],
+    "epoch": [-1, 1.0, "1", None, 2**32],
+    "scored": [-1, 1.0, None],
+    "planned_samples": [-1, 1.0, None],
+    "planned_kept": [-1, 1.0, None],
+    "planned": [1, None, "yes"],
+    "pruned": [1, None],
+    "seen": [-1, 1.0, None],
+    "cutoffs": [None, [65536] * 4, torch.ones(3, dtype=torch.int64), torch.ones(4), torch.zeros(4, dtype=torch.int64)],
+    "thresholds": [None, [0.5], torch.zeros(2), torch.zeros(3, dtype=torch.float64), torch.full((3,), math.nan)],
+    "scores": [
+        None,
+        [0.0] * 10,
+        torch.zeros(9),
+        torch.zeros(11),
+        torch.zeros(10, 1),
+        torch.zeros(10).double(),
+        torch.full((10,), math.inf),
+    ],
+    "marks": [
+        None,
+        torch.zeros(7, dtype=torch.uint8),
+        torch.zeros(9, dtype=torch.uint8),
+        torch.zeros(8),
+        torch.full((8,), 255, dtype=torch.uint8),
+    ],
+}
+CHANGES = [(name, value) for name, values in WRONG.items() for value in values]
+
+
+def copied(pruner: InfoBatch) -> dict[str, Any]:
+    return {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in pruner.state_dict().items()}
+
+
+def assert_refused(pruner: InfoBatch, state: Any, *parts: str) -> None:
+    """``state`` is refused whole: the pruner, which has a plan, goes on as its twin that never saw it does."""
+    before, expected = snapshot(pruner), decisions(pruner)
+    position = pruner.sampler.state_dict()
+    with raises(ValueError, *parts):
+        pruner.load_state_dict(state)
+    assert snapshot(pruner) == before
+    assert decisions(pruner) == expected
+    assert pruner.sampler.state_dict() == position
+    twin = in_mid_epoch(pruner.device)
+    for _ in range(2):
+        assert train(pruner) == train(twin)
+    pruner.set_epoch(1)  # not ignored: nothing was loaded
+    assert pruner.epoch == 1
+
+
+def test_the_state_that_the_refused_ones_are_made_from_is_taken(device: torch.device, pruner: InfoBatch) -> None:
+    fresh = InfoBatch(10, 10, delta=1.0, device=device)
+    fresh.load_state_dict(copied(pruner))
+    assert snapshot(fresh) == snapshot(pruner)
+    assert set(WRONG) <= set(pruner.state_dict())
+
+
+@pytest.mark.parametrize(("name", "value"), CHANGES, ids=lambda x: str(x).replace("\n", "")[:40])
+def test_a_state_with_a_wrong_value_is_refused_whole(pruner: InfoBatch, name: str, value: Any) -> None:
+    assert_refused(pruner, copied(pruner) | {name: value}, "state", name)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_state_that_lacks_a_field_is_refused_whole(pruner: InfoBatch, name: str) -> None:
+    state = copied(pruner)
+    del state[name]
+    assert_refused(pruner, state, "state must be what InfoBatch.state_dict() returned; missing:", name)
+
+
+@pytest.mark.parametrize("state", [None, [], "x", {}], ids=repr)
+def test_what_is_no_state_is_refused(pruner: InfoBatch, state: Any) -> None:
+    assert_refused(pruner, state, "state must be what InfoBatch.state_dict() returned")
+
+
+@pytest.mark.parametrize(
+    ("difference", "other"),
+    [("num_samples=11", {"data_source": 11}), ("seed=7", {"seed": 7}), ("shuffle=False", {"shuffle": False})],
+)
+def test_the_state_of_another_run_is_refused(pruner: InfoBatch, difference: str, other: dict[str, Any]) -> None:
+    state = InfoBatch(**{"data_source": 10, "num_epochs": 10, **other}).state_dict()
+    assert_refused(pruner, state, "state has", difference, "this pruner")
+
+
+def test_marks_of_samples_that_do_not_exist_are_refused(device: torch.device) -> None:
+    for size in (7, 8, 9, 10):
+        pruner = InfoBatch(size, 10, device=device)
+        len(pruner.sampler)
+        slots = 8 * len(pruner.state_dict()["marks"]) // 4
+        for slot in range(slots):
+            state = copied(pruner)
+            state["marks"][slot // 2] |= 2 << 4 * (slot % 2)  # visited
+            if slot < size:
+                InfoBatch(size, 10, device=device).load_state_dict(state)
+            else:
+                before = snapshot(pruner)
+                with raises(ValueError, "state['marks'] marks samples that do not exist"):
+                    pruner.load_state_dict(state)
+                assert snapshot(pruner) == before

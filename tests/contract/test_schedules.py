@@ -1,0 +1,146 @@
+"""Learning rates follow the fraction of the run that is done, and end where the schedule ends."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, LRScheduler, OneCycleLR, ReduceLROnPlateau, SequentialLR
+
+from infobatch_fast import EpochProgressLR, InfoBatch, NoPruning
+from support.refusals import raises
+from support.runs import loss_of
+
+SIZE, BATCH, EPOCHS, TOTAL = 203, 8, 8, 26 * 8
+
+
+def sequential(optimizer: Any, total: int) -> SequentialLR:
+    parts: list[LRScheduler] = [LinearLR(optimizer, 0.1, total_iters=20), CosineAnnealingLR(optimizer, T_max=total - 20)]
+    return SequentialLR(optimizer, parts, milestones=[20])
+
+
+SCHEDULERS: dict[str, Any] = {
+    "one cycle": lambda optimizer, total: OneCycleLR(optimizer, max_lr=1.0, total_steps=total),
+    "cosine": lambda optimizer, total: CosineAnnealingLR(optimizer, T_max=total, eta_min=0.01),
+    "warm-up, cosine": sequential,
+    "lambda": lambda optimizer, total: LambdaLR(optimizer, lambda step: 1 - step / total),
+}
+
+
+class Run:
+    """A training run of an optimizer of one parameter, with the learning rate of each step."""
+
+    def __init__(self, name: str, **kwargs: Any) -> None:
+        self.pruner = InfoBatch(SIZE, EPOCHS, **kwargs)
+        self.optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        self.scheduler = EpochProgressLR(SCHEDULERS[name](self.optimizer, TOTAL), self.pruner, TOTAL)
+        self.rates: list[float] = []
+
+    def epoch(self, epoch: int, accumulate: int = 1, stop: int | None = None) -> None:
+        self.pruner.set_epoch(epoch)
+        for step, batch in enumerate(self.pruner.sampler.batches(BATCH)):
+            if step == stop:
+                return
+            self.pruner.update(batch, loss_of(torch.tensor(batch), epoch))
+            if (step + 1) % accumulate == 0:
+                self.rates.append(self.optimizer.param_groups[0]["lr"])
+                self.optimizer.step()
+                self.scheduler.step()
+                assert self.scheduler.get_last_lr() == [self.optimizer.param_groups[0]["lr"]]
+
+    def saved(self) -> Any:
+        file = io.BytesIO()
+        parts = (self.pruner, self.optimizer, self.scheduler)
+        torch.save([part.state_dict() for part in parts], file)
+        file.seek(0)
+        return torch.load(file, weights_only=False)
+
+
+def full_rates(name: str) -> list[float]:
+    """The learning rates of a run of TOTAL steps by the scheduler alone, and the last one it sets."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = SCHEDULERS[name](optimizer, TOTAL)
+    rates = []
+    for step in range(TOTAL):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if step < TOTAL - 1 or name != "one cycle":
+            scheduler.step()
+    return [*rates, optimizer.param_groups[0]["lr"]]
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_pruned_run_ends_where_the_schedule_ends(name: str, accumulate: int) -> None:
+    run, full = Run(name), full_rates(name)
+    for epoch in range(EPOCHS):
+        run.epoch(epoch, accumulate)
+    assert len(run.rates) < 0.9 * TOTAL / accumulate
+    assert min(abs(run.rates[len(run.rates) // 2] - rate) for rate in full) < 1e-9, "rates are those of the schedule"
+    assert max(run.rates) == pytest.approx(max(full), abs=0.01)
+    if accumulate == 1:
+        assert run.optimizer.param_groups[0]["lr"] == pytest.approx(full[-1], abs=1e-9)
+        assert run.scheduler.last_epoch == (TOTAL - 1 if name == "one cycle" else TOTAL)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_full_run_has_the_schedulers_own_rates(name: str) -> None:
+    run = Run(name, policy=NoPruning())
+    for epoch in range(EPOCHS):
+        run.epoch(epoch)
+    assert run.rates == pytest.approx(full_rates(name)[:TOTAL], rel=0.1, abs=0.011)  # the last batch of an epoch is smaller
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_run_resumed_in_mid_epoch_has_the_same_rates(name: str) -> None:
+    reference = Run(name)
+    for epoch in range(EPOCHS):
+        reference.epoch(epoch)
+    for cut in (2, 5):
+        run = Run(name)
+        for epoch in range(cut):
+            run.epoch(epoch)
+        run.epoch(cut, stop=7)
+        states, rates = run.saved(), run.rates
+        run = Run(name)
+        for part, state in zip((run.pruner, run.optimizer, run.scheduler), states, strict=True):
+            part.load_state_dict(state)
+        for epoch in range(cut, EPOCHS):
+            run.epoch(epoch)
+        assert rates + run.rates == reference.rates
+
+
+def test_calls_in_excess_do_nothing_as_the_scheduler_follows_the_run() -> None:
+    run = Run("cosine")
+    run.epoch(0)
+    rate = run.scheduler.get_last_lr()
+    for _ in range(5):  # accelerate calls it once for each process
+        run.scheduler.step()
+    assert run.scheduler.get_last_lr() == rate
+    assert isinstance(run.scheduler, LRScheduler)
+    assert run.scheduler.optimizer is run.optimizer
+    assert run.scheduler.base_lrs == [1.0]
+    assert not hasattr(run.scheduler, "total_steps"), "accelerate would stop at it"
+
+
+def test_what_cannot_be_driven_is_refused() -> None:
+    pruner = InfoBatch(SIZE, EPOCHS)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    inner = CosineAnnealingLR(optimizer, T_max=10)
+    with raises(TypeError, "ReduceLROnPlateau"):
+        EpochProgressLR(ReduceLROnPlateau(optimizer), pruner, 10)
+    with raises(TypeError, "scheduler", "str"):
+        EpochProgressLR("cosine", pruner, 10)  # type: ignore[arg-type]
+    with raises(TypeError, "pruner", "int"):
+        EpochProgressLR(inner, 3, 10)  # type: ignore[arg-type]
+    with raises(ValueError, "total_steps", "0"):
+        EpochProgressLR(inner, pruner, 0)
+    with raises(ValueError, "total_steps=11", "12"):
+        EpochProgressLR(OneCycleLR(optimizer, 1.0, total_steps=12), pruner, 11)
+    scheduler = EpochProgressLR(inner, pruner, 10)
+    with raises(ValueError, "epoch=3"):
+        scheduler.step(3)
+    with raises(ValueError, "total_steps=10"):
+        scheduler.load_state_dict({"last_epoch": 1})
