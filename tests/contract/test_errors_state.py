@@ -1,6 +1,7 @@
 """A checkpoint that does not fit is refused whole: the pruner goes on as if it had never seen it."""
 
 import math
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -119,3 +120,18 @@ def test_marks_of_samples_that_do_not_exist_are_refused(device: torch.device) ->
                 with raises(ValueError, "state['marks'] marks samples that do not exist"):
                     pruner.load_state_dict(state)
                 assert snapshot(pruner) == before
+
+
+@pytest.mark.parametrize("lengths", [{}, {"steps_per_epoch": 4, "batch_size": 2}], ids=["dynamic", "constant"])
+def test_a_state_that_was_read_into_the_live_tables_and_is_refused_leaves_a_pruner_as_new(
+    device: torch.device, lengths: dict[str, Any]
+) -> None:
+    pruner, new = (InfoBatch(40, 5, device=device, **lengths) for _ in range(2))
+    for batch in islice(pruner.sampler.batches(2), 3):
+        pruner.update(batch, torch.ones(2, device=device))
+    assert pruner.progress > 0
+    with raises(ValueError, "state has seed=9"):
+        pruner.load_state_dict(pruner.state_dict() | {"seed": 9})  # as torch.distributed.checkpoint loads
+    assert pruner.scores().isnan().all()
+    assert (pruner.epoch, pruner.progress) == (0, 0.0)
+    assert list(pruner.sampler) == list(new.sampler)
