@@ -83,6 +83,12 @@ def main() -> None:
     if gpus:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if gpus else "gloo")
+    train(args, device)
+    # Out here the model is gone: torch may wait for ever if DistributedDataParallel is freed after its group.
+    dist.destroy_process_group()
+
+
+def train(args: argparse.Namespace, device: torch.device) -> None:
     first = dist.get_rank() == 0
     torch.manual_seed(SEED)
 
@@ -121,7 +127,6 @@ def main() -> None:
     if first:
         print(f"saved {pruner.stats.total_saved_fraction:.1%} of the samples", flush=True)
     dist.barrier()  # none leaves while another still writes
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
