@@ -24,7 +24,7 @@ class Arguments:
 
     @property
     def num_samples(self) -> int:
-        """N."""
+        """The number of samples."""
         return self.engine.table.num_samples
 
     @property
