@@ -1,6 +1,6 @@
 // The Python module _core: a flat list of the backend functions. Pointers travel as integers; `device` is -1 for the CPU or a
-// CUDA ordinal, and `lane` is then the number of threads or the stream. Nothing is checked here: Python has checked shapes, dtypes
-// and devices before (engine/checks.py).
+// CUDA ordinal, and `lane` is then the number of threads or the stream. Nothing is checked here: Python has checked shapes,
+// dtypes and devices before (engine/checks.py).
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
