@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sized
+from typing import cast
 
 import torch
 
 from .engine.engine import Engine
 from .engine.lengths import Lengths
-from .engine.rule import Rule
 from .engine.schedule import Schedule
+from .policy import Policy
 
 
 class Arguments:
@@ -33,9 +34,9 @@ class Arguments:
         return self.engine.settings.schedule
 
     @property
-    def policy(self) -> Rule:
+    def policy(self) -> Policy:
         """Which samples may be pruned, and how often."""
-        return self.engine.settings.policy
+        return cast(Policy, self.engine.settings.policy)  # the engine knows it as a Rule
 
     @property
     def shuffle(self) -> bool:

@@ -51,7 +51,7 @@ def test_a_pruner_is_gone_after_a_loop_that_failed(device: torch.device) -> None
     assert scores() is None
 
 
-def test_a_pruner_lives_as_long_as_a_loader_has_its_sampler(device: torch.device) -> None:
+def test_scores_live_as_long_as_a_loader_has_the_sampler(device: torch.device) -> None:
     def loader() -> Any:
         return DataLoader(with_index(range(SIZE)), 64, sampler=InfoBatch(SIZE, 5, device=device).sampler)
 
@@ -63,7 +63,7 @@ def test_a_pruner_lives_as_long_as_a_loader_has_its_sampler(device: torch.device
     assert scores() is None
 
 
-def test_a_sampler_that_nobody_keeps_is_made_anew_where_it_was(device: torch.device) -> None:
+def test_a_sampler_goes_on_where_a_dropped_iterator_was(device: torch.device) -> None:
     pruner, reference = (InfoBatch(SIZE, 5, device=device) for _ in range(2))
     expected = order(reference)
     iterator = iter(pruner.sampler)
