@@ -100,7 +100,7 @@ def check_order(pruner: InfoBatch) -> dict[str, int]:
     start = plan.available - CHUNK
     ids = plan.order(start, plan.available)
     assert len(ids.unique()) == CHUNK
-    slots, _ = ops.look_up(table.shard, table.marks, torch.zeros_like(table.faults), ids)
+    slots = table.slots_of(ids)
     highest = [start + int(values.argmax()) for values in (ids, slots)]  # of some ten thousand, so close to the end of the range
     spots = [0, 1, plan.available // 2, plan.available - 1, *highest]
     samples = [int(plan.order(spot, spot + 1)) for spot in spots]

@@ -8,15 +8,12 @@ import numpy.random  # noqa: F401 - else forked workers import it, and Python be
 import pytest
 import torch
 
-from infobatch_fast.engine import ops
 from infobatch_fast.engine.planner import Planner
+from support.gpus import ON_A_GPU
 
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # they share the cores, and so do the processes that tests start
     threads = os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
     torch.set_num_threads(int(threads))
-
-HAS_GPU = torch.cuda.is_available() and ops.CUDA_ARCHITECTURES is not None
-ON_A_GPU = [pytest.mark.gpu, pytest.mark.skipif(not HAS_GPU, reason="no CUDA device, or a build without CUDA")]
 
 
 def pytest_collection_finish() -> None:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from . import compiled, ops
+from . import compiled
 from .checks import Index, check_index
 from .dynamic import DynamicEpochs
 from .epochs import Epochs
@@ -51,7 +51,7 @@ class Engine:
     ) -> None:
         self.data_source, self.settings, self.ranks, self.device = data_source, settings, ranks, device
         protected = None if protect is None else check_protect(protect, num_samples)
-        with memory_for(num_samples, ranks.shard(num_samples)[1], protected is not None, device):
+        with memory_for(num_samples, ranks, protected is not None, device):
             table = ScoreTable(num_samples, settings.seed, settings.shard == "scattered", ranks, device)
             if protected is not None:
                 protect_samples(table, protected)
@@ -95,15 +95,10 @@ class Engine:
         """
         plan, settings = self.epochs.plan(), self.settings
         if settings.check_first:
-            self._raise_bad(index)
+            self.table.raise_bad_indices(self.table.look_up(index).faults.tolist())
         if settings.policy.momentum:
             scores = self.table.blend(index, scores.detach(), settings.policy.momentum)
         return self.epochs.record(plan, index, scores, averaged)
-
-    def _raise_bad(self, index: torch.Tensor) -> None:
-        table, faults = self.table, torch.zeros_like(self.table.faults)
-        ops.look_up(table.shard, table.marks, faults, index)
-        table.raise_bad_indices(faults.tolist())
 
     # ---- what is known of samples ----
 
@@ -111,8 +106,8 @@ class Engine:
         """Slots (int64, -1 for a sample of another rank) and marks (uint8) of samples under the current plan: [B]."""
         checked = check_index(index, self.device)
         self.epochs.plan()
-        table, faults = self.table, torch.zeros_like(self.table.faults)
-        slots, marks = ops.look_up(table.shard, table.marks, faults, checked)
+        table = self.table
+        slots, marks, faults = table.look_up(checked)
         faults[2:3].zero_()  # it is no fault to ask about samples of other ranks
         table.faults[3:] = torch.where(faults[1:2] > 0, faults[3:], table.faults[3:])
         table.faults[:3] += faults[:3]

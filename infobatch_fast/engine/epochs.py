@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 
@@ -66,7 +66,10 @@ class Epochs(ABC):
         planned_samples, planned_kept: Sums over the plans made so far.
         saved_fraction: What the latest pruned plan saved; None before there is one that knew scores.
         moves: int64 [1], how often the current plan was given up; a stream's workers read it in shared memory.
+        more_names: What this way of counting adds to a checkpoint, by name.
     """
+
+    more_names: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, planner: Planner) -> None:
         self.planner = planner
@@ -136,11 +139,11 @@ class Epochs(ABC):
 
     @abstractmethod
     def more_state(self) -> dict[str, Any]:
-        """What a checkpoint holds beside the plan in force."""
+        """What a checkpoint holds beside the plan in force, by ``more_names``."""
 
     @abstractmethod
     def check_more(self, state: dict[str, Any]) -> None:
-        """Whether ``load_more`` can read what ``more_state`` wrote into ``state``.
+        """Makes sure that ``load_more`` can read what ``more_state`` wrote into ``state``.
 
         Raises:
             ValueError: It cannot.

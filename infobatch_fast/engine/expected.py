@@ -9,17 +9,14 @@ from .epochs import Epochs
 
 def expected_steps(epochs: Epochs, batch_size: int) -> int:
     """What ``InfoBatch.expected_steps`` returns."""
-    settings, num_samples = epochs.settings, epochs.table.num_samples
-    size, schedule, num_replicas = (
-        settings.lengths.check_batch_size(batch_size),
-        settings.schedule,
-        epochs.planner.ranks.num_replicas,
-    )
+    settings, table = epochs.settings, epochs.table
+    schedule, num_samples = settings.schedule, table.num_samples
+    size = settings.lengths.check_batch_size(batch_size)
     if not settings.lengths.is_dynamic:
         return epochs.length() // size * schedule.num_epochs
 
     def steps(samples: float) -> int:
-        return math.ceil(samples / (size * num_replicas))
+        return math.ceil(samples / (size * table.ranks.num_replicas))
 
     planned = epochs.epoch + (epochs.saved_plan() is not None)
     past = planned * steps(num_samples * epochs.planned_kept / epochs.planned_samples) if epochs.planned_samples else 0

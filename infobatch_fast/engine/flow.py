@@ -37,6 +37,8 @@ class Flow(Epochs):
         planner: Makes the plans. Its schedule counts the trainer's epochs, or, if they never end, plans.
     """
 
+    more_names = frozenset({"done", "late_ids", "late_weights"})
+
     def __init__(self, planner: Planner) -> None:
         super().__init__(planner)
         self._clock = Clock(planner.settings.lengths)
@@ -183,13 +185,17 @@ class Flow(Epochs):
         owed = len(self._backlog.owed)
         self.scored = -owed if owed else max(0, self.scored)
 
-    def _stand(self, position: int) -> None:
+    def _read_from(self, position: int) -> None:
+        """The next index is the one at ``position`` of the plan."""
         self._position, self._reader, self._chunk = position, None, NOTHING
+
+    def _stand(self, position: int) -> None:
+        self._read_from(position)
         self._iteration, self._backlog.owed = None, []
 
     def _move_to(self, epoch: int) -> None:
         super()._move_to(epoch)
-        self._position, self._reader, self._chunk = 0, None, NOTHING
+        self._read_from(0)
         self._backlog.late = None
 
     # ---- places and states ----

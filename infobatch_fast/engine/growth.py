@@ -47,7 +47,7 @@ def grow(epochs: Epochs, current: Sized | int, new_size: Sized | int | None, pro
             f"end first, or leave the rest of it out by set_epoch({epochs.epoch + 1}); and call grow before anything that "
             "needs the next plan, such as len(loader)"
         )
-    with memory_for(size, old.ranks.shard(size)[1], protected is not None or old.protect is not None, old.device):
+    with memory_for(size, old.ranks, protected is not None or old.protect is not None, old.device):
         new = old.of_size(size)
         _move_scores(old, new)
         if protected is not None:

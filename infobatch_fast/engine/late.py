@@ -35,7 +35,7 @@ def look_behind(plan: Plan, table: ScoreTable, count: int) -> tuple[OnTheirWay, 
     the device, as it does anyway when the next plan is made.
     """
     ids = plan.order(max(0, plan.length - 2 * count), plan.length)
-    slots, marks = ops.look_up(table.shard, table.marks, torch.zeros_like(table.faults), ids)
+    slots, marks, _ = table.look_up(ids)
     position = torch.arange(plan.length - ids.numel(), plan.length, device=ids.device)
     repeated = (position >= plan.available) & (position >= plan.length - count)
     expected = (slots >= 0) & (((marks & VISITED) == 0) | repeated)
@@ -64,7 +64,7 @@ class LateLosses:
 
     def record(self, plan: Plan, table: ScoreTable, index: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """What ``plan.recorder`` does, for a batch that may hold late losses: weights float32 [B]. Does not wait for the device."""
-        slots, marks = ops.look_up(table.shard, table.marks, torch.zeros_like(table.faults), index)
+        slots, marks, _ = table.look_up(index)
         weights = plan.recorder(index, scores)
         first = torch.searchsorted(self._ids, index)
         behind = torch.searchsorted(self._ids, index, right=True)

@@ -122,7 +122,7 @@ def _is_live(value: Any, table: ScoreTable) -> bool:
 
 def _check(epochs: Epochs, state: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """This rank's parts of the scores, the marks and the protected bits in ``state``, if all of it fits."""
-    expected, table, more = pack_state(epochs), epochs.table, epochs.more_state().keys()
+    expected, table, more = pack_state(epochs), epochs.table, epochs.more_names
     if isinstance(state, dict) and more.isdisjoint(state):  # the run had epochs as long as their plans
         expected = {name: value for name, value in expected.items() if name not in more}
     expected.pop("protected", None)

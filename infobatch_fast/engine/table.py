@@ -18,7 +18,7 @@ MAX_SLOTS = 2**39  # of one rank: the directory numbers blocks of 128 slots with
 
 
 @contextmanager
-def memory_for(num_samples: int, num_slots: int, protects: bool, device: torch.device) -> Iterator[None]:
+def memory_for(num_samples: int, ranks: Ranks, protects: bool, device: torch.device) -> Iterator[None]:
     """Makes an error of a device that is out of memory say what the memory was for, and how much of it.
 
     Raises:
@@ -30,6 +30,7 @@ def memory_for(num_samples: int, num_slots: int, protects: bool, device: torch.d
         is_memory = isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
         if not is_memory:  # the CPU's error has no type of its own
             raise
+        _, num_slots = ranks.shard(num_samples)
         wanted = ops.table_bytes(num_slots) + protects * rows_of(num_slots)
         part = "" if num_slots == num_samples else f", of which this rank has {num_slots}"
         remedy = "" if device.type == "cpu" else ", take device='cpu'"
@@ -37,6 +38,14 @@ def memory_for(num_samples: int, num_slots: int, protects: bool, device: torch.d
             f"the table of {num_samples} samples{part} wants {wanted} bytes on {device}, and there are not as many; nothing was "
             f"made or changed. Free memory there{remedy}, or share the samples among more ranks ({error})"
         ) from error
+
+
+class LookedUp(NamedTuple):
+    """What the table knows of some samples. All stay on its device."""
+
+    slots: torch.Tensor  # int64 [B], -1 for an id that is bad or that another rank owns
+    marks: torch.Tensor  # uint8 [B]
+    faults: torch.Tensor  # int64 [4], bad ids among these, counted as in ``ScoreTable.faults``
 
 
 class Thresholds(NamedTuple):
@@ -109,10 +118,14 @@ class ScoreTable:
         kept, added = old * momentum, losses * (1.0 - momentum)
         return torch.where(old.isnan(), losses, kept + added)
 
+    def look_up(self, ids: torch.Tensor) -> LookedUp:
+        """Slots and marks of sample ids, int64 [B] on the table's device. Bad ids are told, and not added to ``faults``."""
+        faults = torch.zeros_like(self.faults)
+        return LookedUp(*ops.look_up(self.shard, self.marks, faults, ids), faults)
+
     def slots_of(self, ids: torch.Tensor) -> torch.Tensor:
         """Slots of sample ids, int64 on the table's device; -1 where another rank owns the sample."""
-        slots, _ = ops.look_up(self.shard, self.marks, torch.zeros_like(self.faults), ids)
-        return slots
+        return self.look_up(ids).slots
 
     @property
     def row_marks(self) -> torch.Tensor:

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from conftest import HAS_GPU
 from infobatch_fast import InfoBatch, MeanThreshold, QuantileTiers
+from support.gpus import GPUS, ON_A_GPU
 from support.runs import capture
 from support.syncs import host_syncs, no_host_sync
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not HAS_GPU, reason="no CUDA device, or a build without CUDA")]
+pytestmark = ON_A_GPU
 
 SIZES = (1, 31, 32, 33, 1023, 5000, 300_001)
 
@@ -140,7 +140,7 @@ def test_tensors_of_another_device_are_refused():
         cpu.update(torch.arange(4, device="cuda"), torch.ones(4))
 
 
-@pytest.mark.skipif(not HAS_GPU or torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.skipif(GPUS < 2, reason="needs two GPUs")
 def test_a_pruner_works_on_a_gpu_that_is_not_the_current_one():
     pruner = InfoBatch(5000, num_epochs=2, device="cuda:1")
     with torch.cuda.device(0):

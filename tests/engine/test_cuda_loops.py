@@ -11,14 +11,14 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 
-from conftest import HAS_GPU
 from infobatch_fast import InfoBatch, MeanThreshold, Policy, QuantileTiers
+from support.gpus import ON_A_GPU
 from support.ranks import run_ranks
 from support.restarts import BATCH, restored, run_of, saved
 from support.runs import capture, loss_of, order, record, record_all, snapshot, train
 from support.syncs import no_host_sync
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not HAS_GPU, reason="no CUDA device, or a build without CUDA")]
+pytestmark = ON_A_GPU
 
 POLICIES = pytest.mark.parametrize("policy", [MeanThreshold(), QuantileTiers(), MeanThreshold(momentum=0.9)], ids=str)
 

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from conftest import HAS_GPU
 from infobatch_fast import InfoBatch, Policy, QuantileTiers
+from support.gpus import ON_A_GPU
 from support.runs import order, record_all, snapshot, train
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not HAS_GPU, reason="no CUDA device, or a build without CUDA")]
+pytestmark = ON_A_GPU
 
 
 @pytest.mark.parametrize("policy", [None, QuantileTiers()], ids=str)

@@ -14,8 +14,9 @@ from infobatch_fast import InfoBatch, MeanThreshold, NoPruning, QuantileTiers, R
 from infobatch_fast.engine.ranks import Ranks
 from support.compare import RULES, bits
 from support.draws import shard
+from support.gpus import GPUS
 from support.oracle import Oracle
-from support.ranks import BACKENDS, GPUS, Collectives, kept_here, local_value, needs_gloo, own_ids, record_own, run_ranks
+from support.ranks import BACKENDS, Collectives, kept_here, local_value, needs_gloo, own_ids, record_own, run_ranks
 from support.runs import loss_of, order, record, train
 
 pytestmark = needs_gloo

@@ -59,7 +59,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Made]:
     def noting(self: Planner, epoch: int, pruned: bool) -> Plan:
         plan = make(self, epoch, pruned)
         everyone = torch.arange(self.table.num_samples, device=self.table.device)
-        slots, found = ops.look_up(self.table.shard, self.table.marks, torch.zeros_like(self.table.faults), everyone)
+        slots, found, _ = self.table.look_up(everyone)
         weights = ops.tier_weights(plan.cutoffs)
         marks = {i: mark for i, (slot, mark) in enumerate(zip(slots.tolist(), found.tolist(), strict=True)) if slot >= 0}
         kept = [i for i, mark in marks.items() if mark & 1]

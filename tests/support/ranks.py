@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 
 from infobatch_fast import InfoBatch
-from infobatch_fast.engine import ops
+from support.gpus import GPUS, ON_A_GPU
 from support.runs import loss_of, record
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -44,8 +44,6 @@ PATIENCE = 120.0  # in a collective call: a connection that was lost is noticed 
 NOT_CONNECTED = "not connected: "
 
 needs_gloo = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
-GPUS = torch.cuda.device_count() if ops.CUDA_ARCHITECTURES is not None else 0
-ON_A_GPU = [pytest.mark.gpu, pytest.mark.skipif(GPUS < 1, reason="no CUDA device, or a build without CUDA")]
 ON_GPUS = [pytest.mark.gpu, pytest.mark.skipif(GPUS < 2, reason="NCCL needs a GPU for each rank")]
 BACKENDS = [  # with the device of the tables; gloo ranks may share a GPU
     ("gloo", "cpu"),
@@ -168,8 +166,7 @@ def flat(lists: Iterable[Iterable[Any]]) -> list[Any]:
 def own_ids(pruner: InfoBatch) -> torch.Tensor:
     """The samples of this rank, ascending; asked of the table, since the public functions count others' samples as faults."""
     table, everything = pruner.engine.table, torch.arange(pruner.num_samples, device=pruner.device)
-    slots, _ = ops.look_up(table.shard, table.marks, torch.zeros_like(table.faults), everything)
-    return everything[slots >= 0].cpu()
+    return everything[table.slots_of(everything) >= 0].cpu()
 
 
 def record_own(pruner: InfoBatch, epoch: int = 0) -> None:
