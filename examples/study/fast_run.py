@@ -1,0 +1,78 @@
+"""One run of a method, epoch by epoch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from fast_methods import DELTA, Method
+from fast_trainer import Trainer
+
+from infobatch_fast import InfoBatch
+
+
+def run(
+    trainer: Trainer, method: Method, visits: float, seed: int, tell: Callable[[float], Any] = lambda progress: None
+) -> dict[str, Any]:
+    """Trains once.
+
+    Args:
+        trainer: Whose network is trained, anew.
+        method: What is visited, and how it counts.
+        visits: The part of the visits of full training that the run is to take.
+        seed: Decides initialisation, order and augmentation.
+        tell: Called after each epoch with the part of the run that is done.
+
+    Returns:
+        What the run was asked for, and by epoch: test accuracy and negative log-likelihood, samples visited, seconds in training
+        and, of those, in planning and drawing the order.
+    """
+    images, setup = trainer.images, trainer.setup
+    epochs, batch = setup.epochs, setup.batch
+    policy = method.policy(visits, epochs)
+    pruner = InfoBatch(images.size, num_epochs=epochs, delta=DELTA, policy=policy, seed=seed, device=trainer.device)
+    step = trainer.start(pruner, method, seed)
+    # Full epochs alone can end in the middle, when as many samples were visited as were asked for.
+    limit = round(visits * epochs * (images.size // batch)) if method.draw == "all" else None
+    found: dict[str, list[float]] = {name: [] for name in ("accuracy", "nll", "visited", "seconds", "sampler_seconds")}
+    done, total = 0, 0
+    for epoch in range(epochs):
+        begun = now(trainer)
+        pruner.set_epoch(epoch)
+        order = pruner.sampler.indices()
+        drawn = now(trainer)
+        steps = len(order) // batch
+        total = limit or done + steps + steps_to_come(pruner, epoch, epochs, steps, images.size // batch)
+        steps = min(steps, total - done)
+        trainer.scale.fill_(len(order) / images.size if method.rescale == "step" and method.weighted else 1.0)
+        progress = [(done + i) / total if method.by == "visits" else (epoch + i / steps) / epochs for i in range(steps)]
+        rates = torch.tensor([setup.rate_at(part) for part in progress], device=trainer.device)
+        for i in range(steps):
+            trainer.index.copy_(order[i * batch : (i + 1) * batch])
+            trainer.rate.copy_(rates[i])
+            step()
+        done += steps
+        ended = now(trainer)
+        for name, value in zip(found, (*trainer.evaluate(), steps * batch, ended - begun, drawn - begun), strict=True):
+            found[name].append(value)
+        tell(done / total)
+        if done == limit:
+            break
+    return {"seed": seed, "visits": visits, "policy": repr(policy), **found}
+
+
+def steps_to_come(pruner: InfoBatch, epoch: int, epochs: int, steps: int, full: int) -> int:
+    """Steps in the epochs after this one, if those that are pruned are as long as this one is; after the first, as is expected."""
+    pruned = max(0, math.floor(DELTA * epochs) - 1 - epoch)
+    each = steps if epoch else steps * (1 - pruner.policy.expected_saved_fraction)
+    return round(pruned * each + (epochs - 1 - epoch - pruned) * full)
+
+
+def now(trainer: Trainer) -> float:
+    """Seconds, when all that was issued is done."""
+    if trainer.on_gpu:
+        torch.cuda.synchronize()
+    return time.perf_counter()
