@@ -41,7 +41,6 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD", help=", ".join(METHODS))
     parser.add_argument("--seeds", type=int, default=16, help="runs of each method")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no run after this time")
-    parser.add_argument("--eager", action="store_true", help="without torch.compile")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     parser.add_argument("--cache", type=Path, default=Path("build/study"), help="folder for decoded images")
     args = parser.parse_args()
@@ -50,9 +49,8 @@ def main() -> None:
     if args.data and not args.data.exists():
         parser.error(f"--data {args.data}: there is no such file or folder")
     if MEASURED_BY not in args.methods and any(METHODS[name].visits is None for name in args.methods):
-        parser.error(
-            f"--methods: {', '.join(n for n in args.methods if METHODS[n].visits is None)} visit what {MEASURED_BY} does: name it too"
-        )
+        dependent = ", ".join(name for name in args.methods if METHODS[name].visits is None)
+        parser.error(f"--methods: {dependent} visit as many samples as {MEASURED_BY} does: name it too")
     study(args, time.monotonic() + args.seconds)
 
 
@@ -75,9 +73,7 @@ def study(args: argparse.Namespace, deadline: float) -> None:
         return
     words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]  # where files lie is nobody's business
     results["sessions"].append(provenance(words, "python examples/study/fast.py"))
-    begun = time.monotonic()
-    trainer = Trainer(Images(pictures, device), setup, compiled=not args.eager and device.type == "cuda")
-    results["sessions"][-1]["seconds_to_compile"] = time.monotonic() - begun
+    trainer = Trainer(Images(pictures, device), setup)
     full = setup.epochs * (trainer.images.size // setup.batch) * setup.batch
     with tqdm(total=len(todo), unit="run") as bar:
         for seed, name in todo:

@@ -6,6 +6,9 @@ pooling early (Page, "How to train your ResNet", 2018; Jordan, "94 % on CIFAR-10
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,9 +22,7 @@ class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, depth: int) -> None:
         super().__init__()
         widths = [inputs, *[outputs] * depth]
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(one, other, 3, padding=1, bias=False) for one, other in zip(widths, widths[1:], strict=False)
-        )
+        self.convolutions = nn.ModuleList(nn.Conv2d(one, other, 3, padding=1, bias=False) for one, other in pairwise(widths))
         self.norms = nn.ModuleList(nn.BatchNorm2d(outputs, momentum=0.4) for _ in range(depth))
         for norm in self.norms:
             norm.weight.requires_grad_(False)
@@ -58,6 +59,12 @@ class Network(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.head(x.amax((2, 3))) / 9
+
+    def norm_biases(self) -> Iterator[nn.Parameter]:
+        """The biases of the normalisations."""
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                yield module.bias
 
     @torch.no_grad()
     def restart(self) -> None:

@@ -13,6 +13,8 @@ from fast_trainer import Trainer
 
 from infobatch_fast import InfoBatch
 
+MEASURE_EVERY = 4  # epochs; and at the end
+
 
 def run(
     trainer: Trainer, method: Method, visits: float, seed: int, tell: Callable[[float], Any] = lambda progress: None
@@ -27,8 +29,8 @@ def run(
         tell: Called after each epoch with the part of the run that is done.
 
     Returns:
-        What the run was asked for, and by epoch: test accuracy and negative log-likelihood, samples visited, seconds in training
-        and, of those, in planning and drawing the order.
+        What the run was asked for, and by epoch: test accuracy and negative log-likelihood, None where they were not measured;
+        samples visited; seconds in training and, of those, in planning and drawing the order.
     """
     images, setup = trainer.images, trainer.setup
     epochs, batch = setup.epochs, setup.batch
@@ -37,7 +39,7 @@ def run(
     step = trainer.start(pruner, method, seed)
     # Full epochs alone can end in the middle, when as many samples were visited as were asked for.
     limit = round(visits * epochs * (images.size // batch)) if method.draw == "all" else None
-    found: dict[str, list[float]] = {name: [] for name in ("accuracy", "nll", "visited", "seconds", "sampler_seconds")}
+    found: dict[str, list[float | None]] = {name: [] for name in ("accuracy", "nll", "visited", "seconds", "sampler_seconds")}
     done, total = 0, 0
     for epoch in range(epochs):
         begun = now(trainer)
@@ -56,10 +58,12 @@ def run(
             step()
         done += steps
         ended = now(trainer)
-        for name, value in zip(found, (*trainer.evaluate(), steps * batch, ended - begun, drawn - begun), strict=True):
+        last = epoch == epochs - 1 or done == limit
+        quality = trainer.evaluate() if last or (epoch + 1) % MEASURE_EVERY == 0 else (None, None)
+        for name, value in zip(found, (*quality, steps * batch, ended - begun, drawn - begun), strict=True):
             found[name].append(value)
         tell(done / total)
-        if done == limit:
+        if last:
             break
     return {"seed": seed, "visits": visits, "policy": repr(policy), **found}
 

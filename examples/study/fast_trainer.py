@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from fast_images import CLASSES, Images
 from fast_methods import METHODS, Method
 from fast_network import PATCH, Network
-from torch import Tensor
 
 from infobatch_fast import InfoBatch
 
@@ -26,7 +25,7 @@ class Setup:
         widths, depth: Of the network.
         epochs: Of full training.
         rate: Peak of the learning rate, for losses that are averaged over a batch.
-        bias_rate: That of the biases, as a multiple.
+        bias_rate: That of the biases behind normalisations, as a multiple.
         warmup: Part of the run in which the rate rises; then it falls to 0, both in a straight line.
     """
 
@@ -52,7 +51,6 @@ class Trainer:
     Args:
         images: Data on the device.
         setup: What is trained.
-        compiled: Whether the network goes through torch.compile.
 
     Attributes:
         index: int64 [batch], the samples of the next step.
@@ -60,17 +58,16 @@ class Trainer:
         scale: By which its loss is multiplied.
     """
 
-    def __init__(self, images: Images, setup: Setup, compiled: bool) -> None:
+    def __init__(self, images: Images, setup: Setup) -> None:
         self.images, self.setup, self.device = images, setup, images.train_labels.device
         self.on_gpu = self.device.type == "cuda"
         network = Network(setup.widths, setup.depth, images.patches(PATCH), CLASSES)
         self.network = network.to(self.device, memory_format=torch.channels_last)
-        self._model: Callable[[Tensor], Tensor] = torch.compile(self.network, dynamic=False) if compiled else self.network
         self.index = torch.arange(setup.batch, device=self.device)
         self.rate, self._bias_rate, self.scale = (torch.ones((), device=self.device) for _ in range(3))
-        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        weights = {"params": [p for p in trained if p.dim() > 1], "lr": self.rate, "weight_decay": setup.weight_decay}
-        biases = {"params": [p for p in trained if p.dim() == 1], "lr": self._bias_rate, "weight_decay": 0.0}
+        biases = {"params": list(self.network.norm_biases()), "lr": self._bias_rate, "weight_decay": 0.0}
+        others = [p for p in self.network.parameters() if p.requires_grad and all(p is not bias for bias in biases["params"])]
+        weights = {"params": others, "lr": self.rate, "weight_decay": setup.weight_decay}
         self._optimiser = torch.optim.SGD([weights, biases], momentum=setup.momentum, nesterov=True, fused=True)
         if self.on_gpu:  # what compiles, allocates or tunes at its first call must not do so while a graph is captured
             side = torch.cuda.Stream()
@@ -101,7 +98,7 @@ class Trainer:
         labels = self.images.train_labels[self.index]
         # Without a cache of weights in bfloat16: what a captured graph keeps would be those of its first step.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.on_gpu, cache_enabled=False):
-            logits = self._model(self.images.batch(self.index)).float()
+            logits = self.network(self.images.batch(self.index)).float()
         losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.setup.label_smoothing)
         # Importance sampling needs the loss without smoothing, of which it calculates the probability of being wrong.
         scores = F.cross_entropy(logits.detach(), labels, reduction="none") if method.draw == "importance" else losses
