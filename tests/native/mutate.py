@@ -69,6 +69,10 @@ PLAIN = [
         "    __syncthreads();  // the state is there, and the scan's storage free again\n",
         "",
     ),
+    Fault(
+        "tiers: the weights are left out", "plan.cu", "*args.tiers = tiers_of(args.cutoffs);", "args.tiers->cutoffs = args.cutoffs;"
+    ),
+    Fault("draw: a tier has the cutoff of another", "plan.cu", "level_of(cutoffs, 2)", "level_of(cutoffs, 1)"),
     Fault("draw: marks behind the last slot", "plan.cu", "if (filled < kRowSlots) marks &=", "if (filled < 0) marks &="),
     Fault(
         "directory: the block before is left out",
@@ -85,6 +89,8 @@ PLAIN = [
         LONG,
     ),
     Fault("counts: the padding is in tier 0", "plan.cu", "{args.num_marks, sums[0]}", "{(args.num_marks + 7) / 8 * 8, sums[0]}"),
+    Fault("record: a tier has the weight of another", "record.cu", "tier & 2 ? high : low", "low"),
+    Fault("record: a weight is not shared", "record.cu", "& 0xFu)) * args.share", "& 0xFu))"),
     Fault("record: scores come before the last claim of a block", "record.cu", "  else __syncthreads();\n", "", MIDDLE),
     Fault("record: scores come before the last claim of a cluster", "record.cu", "cluster_barrier();", "__syncthreads();", MIDDLE),
     Fault(
