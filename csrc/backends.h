@@ -80,12 +80,19 @@ struct IndexBits {
 constexpr int kIndexCounts = 1 + 2 * kMaxTiers;
 constexpr int kIndexScratch = 1 << 14;
 
+// Functions read tiers where they lie when they run, so that what was launched before, or captured in a graph, goes by the plan
+// that is then in force.
+struct SetTiers {
+  Cutoffs cutoffs;
+  Tiers* tiers;  // [1] out
+};
+
 struct DrawPlan {
   const float* scores;  // [n]
   std::int64_t first_slot;
   std::int64_t num_slots;
   const float* thresholds;  // [3], descending, padded with -infinity
-  Cutoffs cutoffs;
+  const Tiers* tiers;       // [1]
   std::uint64_t seed;
   std::uint32_t epoch;
   const std::uint8_t* protect;  // [ceil(n / 8)], a bit a slot: in tier 0 whatever its score; or null
@@ -100,10 +107,11 @@ enum Fault { kNonFinite = 0, kOutOfRange = 1, kForeign = 2, kLastBadIndex = 3, k
 
 struct Record {
   Shard shard;
-  float* scores;         // [n] in and out
-  std::uint8_t* marks;   // [mark_bytes(n)] in and out: the tier is read, visited is set
-  std::int64_t* faults;  // [4] in and out, added to; kLastBadIndex is overwritten by any one bad index of the call
-  float weights_of_tier[kMaxTiers], weight_of_bad_index;
+  float* scores;              // [n] in and out
+  std::uint8_t* marks;        // [mark_bytes(n)] in and out: the tier is read, visited is set
+  std::int64_t* faults;       // [4] in and out, added to; kLastBadIndex is overwritten by any one bad index of the call
+  const Tiers* tiers;         // [1], of the plan that made the marks
+  float share;                // of the weights that is returned: 1, or 1 / count. A bad index has the weight 1
   const std::int64_t* index;  // [count] sample ids; out-of-range and foreign ones touch nothing but the faults
   const float* new_scores;    // [count]; non-finite ones are counted and not stored
   std::int64_t count;
@@ -150,6 +158,7 @@ struct MarkRemaining {
   Status mean_threshold(const MeanThreshold&, CONTEXT); \
   Status count_digits(const DigitPass&, CONTEXT);       \
   Status narrow_quantiles(const DigitPass&, CONTEXT);   \
+  Status set_tiers(const SetTiers&, CONTEXT);           \
   Status draw_plan(const DrawPlan&, CONTEXT);           \
   Status index_bits(const IndexBits&, CONTEXT);         \
   Status record(const Record&, CONTEXT);                \

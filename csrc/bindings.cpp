@@ -66,32 +66,26 @@ void run(const char* name, Status (*on_cpu)(const Args&, int), Status (*on_cuda)
 #define RUN(function, ...) run(#function, cpu::function, {}, device, lane, __VA_ARGS__)
 #endif
 
-std::array<float, kMaxTiers> tier_weights(const std::array<std::uint32_t, kMaxTiers>& cutoffs) {
-  std::array<float, kMaxTiers> weights;
-  for (int tier = 0; tier < kMaxTiers; ++tier) weights[tier] = weight_of(cutoffs[tier]);
-  return weights;
+Cutoffs cutoffs_from(const std::array<std::uint32_t, kMaxTiers>& of_tier) {
+  return {{of_tier[0], of_tier[1], of_tier[2], of_tier[3]}};
 }
 
-// The arguments of `record` that stay the same for a whole epoch, so that a call in the training loop passes few.
+// The arguments of `record` that stay the same for a table's life, so that a call in the training loop passes few.
 class Recorder {
  public:
-  Recorder(int device, const Shard& shard, Address scores, Address marks, Address faults,
-           const std::array<std::uint32_t, kMaxTiers>& cutoffs)
+  Recorder(int device, const Shard& shard, Address scores, Address marks, Address faults, Address tiers)
       : device_(device), args_{} {
     args_.shard = shard;
     args_.scores = at<float>(scores);
     args_.marks = at<std::uint8_t>(marks);
     args_.faults = at<std::int64_t>(faults);
-    const auto weights = tier_weights(cutoffs);
-    std::copy(weights.begin(), weights.end(), args_.weights_of_tier);
+    args_.tiers = at<const Tiers>(tiers);
   }
 
   // averaged: weights / count.
   void record(Address lane, Address index, Address new_scores, std::int64_t count, bool averaged, Address weights) const {
     Record args = args_;
-    const float share = averaged ? static_cast<float>(1.0 / static_cast<double>(count)) : 1.0f;
-    for (float& weight : args.weights_of_tier) weight *= share;
-    args.weight_of_bad_index = share;
+    args.share = averaged ? static_cast<float>(1.0 / static_cast<double>(count)) : 1.0f;
     args.index = at<const std::int64_t>(index);
     args.new_scores = at<const float>(new_scores);
     args.count = count;
@@ -142,8 +136,8 @@ void bind_types(py::module_& m) {
            py::arg("shard"), py::arg("shuffle"), py::arg("kept"));
 
   py::class_<Recorder>(m, "Recorder")
-      .def(py::init<int, const Shard&, Address, Address, Address, const std::array<std::uint32_t, kMaxTiers>&>(),
-           py::arg("device"), py::arg("shard"), py::arg("scores"), py::arg("marks"), py::arg("faults"), py::arg("cutoffs"))
+      .def(py::init<int, const Shard&, Address, Address, Address, Address>(), py::arg("device"), py::arg("shard"),
+           py::arg("scores"), py::arg("marks"), py::arg("faults"), py::arg("tiers"))
       .def("record", &Recorder::record, py::arg("lane"), py::arg("index"), py::arg("new_scores"), py::arg("count"),
            py::arg("averaged"), py::arg("weights"));
 }
@@ -187,12 +181,14 @@ void bind_plan(py::module_& m) {
                }),
            py::arg("words"), py::arg("num_marks"), py::arg("ones_before"), py::arg("hints"), py::arg("counts"),
            py::arg("scratch"));
+  m.def("set_tiers", [](int device, Address lane, const std::array<std::uint32_t, kMaxTiers>& cutoffs, Address tiers) {
+    RUN(set_tiers, SetTiers{cutoffs_from(cutoffs), at<Tiers>(tiers)});
+  });
   m.def("draw_plan", [](int device, Address lane, Address scores, std::int64_t first_slot, std::int64_t num_slots,
-                        Address thresholds, const std::array<std::uint32_t, kMaxTiers>& cutoffs, std::uint64_t seed,
-                        std::uint32_t epoch, Address protect, Address marks, const IndexBits& index) {
-    RUN(draw_plan, DrawPlan{at<const float>(scores), first_slot, num_slots, at<const float>(thresholds),
-                            Cutoffs{{cutoffs[0], cutoffs[1], cutoffs[2], cutoffs[3]}}, seed, epoch,
-                            at<const std::uint8_t>(protect), at<std::uint8_t>(marks), index});
+                        Address thresholds, Address tiers, std::uint64_t seed, std::uint32_t epoch, Address protect,
+                        Address marks, const IndexBits& index) {
+    RUN(draw_plan, DrawPlan{at<const float>(scores), first_slot, num_slots, at<const float>(thresholds), at<const Tiers>(tiers),
+                            seed, epoch, at<const std::uint8_t>(protect), at<std::uint8_t>(marks), index});
   });
   m.def("index_bits", [](int device, Address lane, const IndexBits& index) { RUN(index_bits, index); });
 }
@@ -227,6 +223,8 @@ PYBIND11_MODULE(_core, m) {
   m.attr("ROW_SLOTS") = kRowSlots;
   m.attr("CUTOFF_RANGE") = kLaneRange;
   m.attr("QUANTILE_STATE_BYTES") = sizeof(QuantileState);
+  m.attr("TIERS_BYTES") = sizeof(Tiers);
+  m.attr("TIER_WEIGHTS_OFFSET") = offsetof(Tiers, weights);
   m.attr("COMPILER") = kCompiler;
 #ifdef INFOBATCH_WITH_CUDA
   m.attr("CUDA_ARCHITECTURES") = INFOBATCH_CUDA_ARCHITECTURES;
@@ -243,7 +241,9 @@ PYBIND11_MODULE(_core, m) {
   m.def("num_blocks", [](std::int64_t num_marks) { return num_blocks(num_marks); });
   m.def("mark_bytes", [](std::int64_t num_marks) { return mark_bytes(num_marks); });
   m.def("cutoff_of", [](double keep_probability) { return cutoff_of(keep_probability); });
-  m.def("tier_weights", &tier_weights);
+  m.def("tier_weights", [](const std::array<std::uint32_t, kMaxTiers>& cutoffs) {
+    return std::to_array(tiers_of(cutoffs_from(cutoffs)).weights);
+  });
   m.def("advise_huge_pages",
         [](Address memory, std::int64_t bytes) { return cpu::advise_huge_pages(at<void>(memory), bytes); });
   bind_types(m);

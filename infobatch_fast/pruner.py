@@ -160,6 +160,7 @@ class InfoBatch(Arguments):
         Raises:
             TypeError: A wrong dtype or type.
             ValueError: A wrong shape, device or reduction.
+            RuntimeError: An index of the CPU while a CUDA graph is captured.
             IndexError: With ``check="sync"``: an index is out of range or belongs to another rank; nothing was recorded.
         """
         check_choice("reduction", reduction, ("mean", "sum", "none"))

@@ -28,6 +28,18 @@ IB_HD std::uint32_t cutoff_of(double keep_probability) {
 // The weight is the reciprocal of the quantised probability, so that sum(weight) is unbiased by construction.
 IB_HD float weight_of(std::uint32_t cutoff) { return static_cast<float>(static_cast<double>(kLaneRange) / cutoff); }
 
+// What a plan does to each tier: the cutoffs, and the weights that undo them.
+struct Tiers {
+  Cutoffs cutoffs;
+  float weights[kMaxTiers];
+};
+
+IB_HD Tiers tiers_of(const Cutoffs& cutoffs) {
+  Tiers tiers{cutoffs, {}};
+  for (int tier = 0; tier < kMaxTiers; ++tier) tiers.weights[tier] = weight_of(cutoffs.of_tier[tier]);
+  return tiers;
+}
+
 // Whether there is one threshold, as with the mean, or none: nothing is below what pads.
 IB_HD bool one_threshold(const float* thresholds) { return bits_of(thresholds[1]) == kMinusInfinityBits; }
 

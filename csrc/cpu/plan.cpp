@@ -145,9 +145,15 @@ void count_tiers(const IndexBits& args, std::int64_t num_blocks, int threads) {
 
 }  // namespace
 
+Status set_tiers(const SetTiers& args, int) {
+  *args.tiers = tiers_of(args.cutoffs);
+  return Status::kOk;
+}
+
 Status draw_plan(const DrawPlan& args, int threads) {
+  const std::uint32_t* const cutoff = args.tiers->cutoffs.of_tier;
   const Levels levels{{args.thresholds[0], args.thresholds[1], args.thresholds[2]},
-                      {args.cutoffs.of_tier[0], args.cutoffs.of_tier[1], args.cutoffs.of_tier[2], args.cutoffs.of_tier[3]}};
+                      {cutoff[0], cutoff[1], cutoff[2], cutoff[3]}};
   const std::int64_t bytes = mark_bytes(args.num_slots);
   parallel_parts(args.num_slots, 64 * kTileSlots, threads, [&](std::int64_t begin, std::int64_t end) {
     alignas(64) std::uint16_t lanes[kTileSlots];

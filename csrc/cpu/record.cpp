@@ -16,12 +16,15 @@ void count_bad(std::int64_t* faults, std::int64_t slot, std::int64_t id) {
 }  // namespace
 
 Status record(const Record& args, int) {
+  if (args.count == 0) return Status::kOk;
   float* const scores = args.scores;
   std::uint8_t* const marks = args.marks;
   const float* const new_scores = args.new_scores;
   float* const weights = args.weights;
   float weight_of_mark[1 << kMarkBits];
-  for (std::uint32_t mark = 0; mark < 1u << kMarkBits; ++mark) weight_of_mark[mark] = args.weights_of_tier[tier_of_mark(mark)];
+  for (std::uint32_t mark = 0; mark < 1u << kMarkBits; ++mark) {
+    weight_of_mark[mark] = args.tiers->weights[tier_of_mark(mark)] * args.share;
+  }
   std::int64_t slots[kTile + kPrefetchDistance];
   const auto prefetch = [&](int i) {
     const std::int64_t slot = std::max<std::int64_t>(slots[i], 0);
@@ -38,7 +41,7 @@ Status record(const Record& args, int) {
       const std::int64_t slot = slots[i];
       if (slot < 0) {
         count_bad(args.faults, slot, args.index[start + i]);
-        weights[start + i] = args.weight_of_bad_index;
+        weights[start + i] = args.share;
         continue;
       }
       std::uint8_t& pair = marks[slot / 2];

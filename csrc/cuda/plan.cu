@@ -79,6 +79,10 @@ __device__ Tiles tiles_of_block(std::int64_t num_entries, unsigned blocks) {
   return {min(blockIdx.x * each, tiles), min((blockIdx.x + 1) * each, tiles)};
 }
 
+// ---- tiers ----
+
+__global__ void set_tiers_kernel(SetTiers args) { *args.tiers = tiers_of(args.cutoffs); }
+
 // ---- draws ----
 
 // What a tier does to a draw, in one number: level + (0xFFFF - lane) has the whole mark in its upper half. The lane is below
@@ -136,9 +140,9 @@ template <bool kProtects>
 __global__ void __launch_bounds__(kRowBlock, kRowBlocksPerMultiprocessor)
     draw_plan_kernel(DrawPlan args, std::int64_t num_entries) {
   __shared__ std::int64_t tally_of_block[kTallies];
-  const Levels levels{
-      {args.thresholds[0], args.thresholds[1], args.thresholds[2]},
-      {level_of(args.cutoffs, 0), level_of(args.cutoffs, 1), level_of(args.cutoffs, 2), level_of(args.cutoffs, 3)}};
+  const Cutoffs cutoffs = args.tiers->cutoffs;
+  const Levels levels{{args.thresholds[0], args.thresholds[1], args.thresholds[2]},
+                      {level_of(cutoffs, 0), level_of(cutoffs, 1), level_of(cutoffs, 2), level_of(cutoffs, 3)}};
   if (one_threshold(levels.threshold)) draw_tiles<true, kProtects>(args, num_entries, levels, tally_of_block);
   else draw_tiles<false, kProtects>(args, num_entries, levels, tally_of_block);
 }
@@ -240,6 +244,11 @@ unsigned blocks_of(std::int64_t num_entries) {
 }
 
 }  // namespace
+
+Status set_tiers(const SetTiers& args, void* stream) {
+  set_tiers_kernel<<<1, 1, 0, stream_of(stream)>>>(args);
+  return launched();
+}
 
 Status draw_plan(const DrawPlan& args, void* stream) {
   const std::int64_t entries = num_blocks(args.num_slots);

@@ -49,22 +49,29 @@ __device__ std::uint32_t* score_word(const Record& args, std::int64_t slot) {
   return reinterpret_cast<std::uint32_t*>(args.scores + slot);
 }
 
+// Selects between registers: a load by the tier would wait for the mark first, and an array cannot be indexed in registers.
+__device__ float weight_of_tier(const float (&weights)[kMaxTiers], std::uint32_t tier) {
+  const float low = tier & 1 ? weights[1] : weights[0], high = tier & 1 ? weights[3] : weights[2];
+  return tier & 2 ? high : low;
+}
+
 // Everything but the score of item i, whose slot is claimed. Returns the slot, or a negative number if nothing is to be stored.
 // All lanes of a warp come here together, those behind the last item too.
 __device__ std::int64_t claim(const Record& args, std::int64_t i) {
   const bool is_item = i < args.count;
+  const Tiers tiers = *args.tiers;
   const std::int64_t id = is_item ? args.index[i] : 0, slot = is_item ? locate(args.shard, id) : kNoItem;
   count_bad(args.faults, slot, id);
   const bool finite = slot >= 0 && is_finite_bits(bits_of(args.new_scores[i]));
   count_fault(args.faults, kNonFinite, slot >= 0 && !finite);
   if (slot < 0) {
-    if (is_item) args.weights[i] = args.weight_of_bad_index;
+    if (is_item) args.weights[i] = args.share;
     return slot;
   }
   if (finite) atomicMax(score_word(args, slot), kClaim + static_cast<std::uint32_t>(i));
   const int place = kMarkBits * static_cast<int>(slot % kRowSlots);
   const std::uint32_t row = atomicOr(reinterpret_cast<std::uint32_t*>(args.marks) + slot / kRowSlots, kVisitedMark << place);
-  args.weights[i] = args.weights_of_tier[tier_of_mark((row >> place) & 0xFu)];
+  args.weights[i] = weight_of_tier(tiers.weights, tier_of_mark((row >> place) & 0xFu)) * args.share;
   return finite ? slot : kNoItem;
 }
 

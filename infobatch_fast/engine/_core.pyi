@@ -17,6 +17,8 @@ MAX_SAMPLES: int
 ROW_SLOTS: int
 CUTOFF_RANGE: int
 QUANTILE_STATE_BYTES: int
+TIERS_BYTES: int
+TIER_WEIGHTS_OFFSET: int
 COMPILER: str
 CUDA_ARCHITECTURES: str | None
 CUDA_TOOLKIT: str | None
@@ -46,7 +48,7 @@ class EpochOrder:
     def __init__(self, shard: Shard, shuffle: Permutation, kept: BitIndex) -> None: ...
 
 class Recorder:
-    def __init__(self, device: int, shard: Shard, scores: int, marks: int, faults: int, cutoffs: Sequence[int]) -> None: ...
+    def __init__(self, device: int, shard: Shard, scores: int, marks: int, faults: int, tiers: int) -> None: ...
     def record(self, lane: int, index: int, new_scores: int, count: int, averaged: bool, weights: int) -> None: ...
 
 def identity_permutation(size: int) -> Permutation: ...
@@ -61,6 +63,7 @@ def sum_scores(device: int, lane: int, scores: int, num_slots: int, sum: int, th
 def mean_threshold(device: int, lane: int, sum: int, thresholds: int) -> None: ...
 def count_digits(device: int, lane: int, digit_pass: DigitPass) -> None: ...
 def narrow_quantiles(device: int, lane: int, digit_pass: DigitPass) -> None: ...
+def set_tiers(device: int, lane: int, cutoffs: Sequence[int], tiers: int) -> None: ...
 def draw_plan(
     device: int,
     lane: int,
@@ -68,7 +71,7 @@ def draw_plan(
     first_slot: int,
     num_slots: int,
     thresholds: int,
-    cutoffs: Sequence[int],
+    tiers: int,
     seed: int,
     epoch: int,
     protect: int,

@@ -35,11 +35,11 @@ class Backlog:
         """Losses on their way here."""
         return 0 if self.late is None else self.late.count
 
-    def record(self, plan: Plan, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor:
+    def record(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor:
         """Records a batch, whose late losses have the weights of the plan before; weights, ``averaged``: divided by its size."""
         if self.late is None:
-            return plan.recorder(index, scores, averaged)
-        weights = self.late.record(plan, self._table, index, scores)
+            return self._table.record(index, scores, averaged)
+        weights = self.late.record(self._table, index, scores)
         if self.late.window <= 0:
             self.late = None
         return weights * (1.0 / index.numel()) if averaged else weights

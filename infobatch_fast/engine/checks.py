@@ -100,6 +100,7 @@ def check_index(index: Index, device: torch.device) -> torch.Tensor:
     Raises:
         TypeError: They are no integers.
         ValueError: They are not of one dimension, or on a GPU while the table is on the CPU.
+        RuntimeError: They are on the CPU while a CUDA graph is captured.
     """
     if type(index) is not torch.Tensor:
         index = _index_tensor(index)
@@ -118,10 +119,20 @@ def check_index(index: Index, device: torch.device) -> torch.Tensor:
                 f"index is on {index.device} and the pruner on cpu, so each step would wait for the GPU: construct "
                 f"InfoBatch(..., device={str(index.device)!r})"
             )
-        if index.device.type == "cpu" and not index.is_pinned():
-            index = index.pin_memory()  # or the copy would wait for the device
+        if index.device.type == "cpu":
+            index = _for_copy(index, device)
         index = index.to(device, non_blocking=True)
     return index.contiguous()
+
+
+def _for_copy(index: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """An index of the CPU in pinned memory, or its copy to a GPU would wait for that."""
+    if not torch.compiler.is_compiling() and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            "index is on the CPU while a CUDA graph is captured, and each replay would read that memory again, whatever is there "
+            f"by then: put it on {device} before capturing, and copy the next indices into it before each replay"
+        )
+    return index if index.is_pinned() else index.pin_memory()
 
 
 def _index_tensor(index: Index) -> torch.Tensor:

@@ -93,12 +93,13 @@ class Engine:
             scores: The same of float32. They may be part of an autograd graph: it is not added to.
             averaged: Whether the weights are divided by B.
         """
-        plan, settings = self.epochs.plan(), self.settings
+        settings = self.settings
+        self.epochs.plan()
         if settings.check_first:
             self.table.raise_bad_indices(self.table.look_up(index).faults.tolist())
         if settings.policy.momentum:
             scores = self.table.blend(index, scores.detach(), settings.policy.momentum)
-        return self.epochs.record(plan, index, scores, averaged)
+        return self.epochs.record(index, scores, averaged)
 
     # ---- what is known of samples ----
 
@@ -118,7 +119,7 @@ class Engine:
     def weights(self, index: Index) -> torch.Tensor:
         """Weights under the current plan, float32 [B]."""
         _, marks = self.look_up(index)
-        return weights_of(marks, self.epochs.plan().cutoffs)
+        return weights_of(marks, self.table.tiers)
 
     def is_kept(self, index: Index) -> torch.Tensor:
         """Whether the current plan keeps samples, bool [B]; those of other ranks it does not."""

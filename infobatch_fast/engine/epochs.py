@@ -157,9 +157,9 @@ class Epochs(ABC):
         """Whether the plan of the current epoch, which is about to be made, is a pruned one."""
         return self.settings.schedule.prunes(self.epoch)
 
-    def record(self, plan: Plan, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor:
-        """Records a batch under the plan in force; its weights, ``averaged``: divided by its size."""
-        weights = plan.recorder(index, scores, averaged)
+    def record(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor:
+        """Records a batch under the plan in force, which must be there; its weights, ``averaged``: divided by its size."""
+        weights = self.table.record(index, scores, averaged)
         self.scored += index.numel()
         return weights
 

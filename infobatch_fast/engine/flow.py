@@ -119,9 +119,9 @@ class Flow(Epochs):
             "sampler.batches(batch_size), or construct InfoBatch without steps_per_epoch"
         )
 
-    def record(self, plan: Plan, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor:
+    def record(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor:
         """Records a batch, of which some losses may be late ones of the plan before."""
-        weights = self._backlog.record(plan, index, scores, averaged)
+        weights = self._backlog.record(index, scores, averaged)
         self.scored += index.numel()
         self._clock.done += index.numel()
         return weights

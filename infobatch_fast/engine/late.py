@@ -30,16 +30,16 @@ class OnTheirWay(NamedTuple):
 def look_behind(plan: Plan, table: ScoreTable, count: int) -> tuple[OnTheirWay, int]:
     """The last samples of a plan of whose indices about ``count`` were not scored, and how many of them really were not.
 
-    The marks are still those of the plan. Twice as many are looked at, as workers may hand out batches in another order. What
-    was visited among them is none, but for repeats at the end, whose first turn it was that marked them. The host waits for
-    the device, as it does anyway when the next plan is made.
+    Marks and tiers in the table are still those of the plan. Twice as many are looked at, as workers may hand out batches in
+    another order. What was visited among them is none, but for repeats at the end, whose first turn it was that marked them. The
+    host waits for the device, as it does anyway when the next plan is made.
     """
     ids = plan.order(max(0, plan.length - 2 * count), plan.length)
     slots, marks, _ = table.look_up(ids)
     position = torch.arange(plan.length - ids.numel(), plan.length, device=ids.device)
     repeated = (position >= plan.available) & (position >= plan.length - count)
     expected = (slots >= 0) & (((marks & VISITED) == 0) | repeated)
-    samples = OnTheirWay(torch.where(expected, ids, -1), weights_of(marks, plan.cutoffs))
+    samples = OnTheirWay(torch.where(expected, ids, -1), weights_of(marks, table.tiers))
     return samples, min(count, int(expected.sum()))
 
 
@@ -62,10 +62,10 @@ class LateLosses:
         self._weights = torch.cat([samples.weights, torch.ones(1, device=end.device)])[by_id]
         self._came = ((self._ids < 0) | (self._ids == ops.MAX_SAMPLES)).long()
 
-    def record(self, plan: Plan, table: ScoreTable, index: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """What ``plan.recorder`` does, for a batch that may hold late losses: weights float32 [B]. Does not wait for the device."""
+    def record(self, table: ScoreTable, index: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """What ``table.record`` does, for a batch that may hold late losses: weights float32 [B]. Does not wait for the device."""
         slots, marks, _ = table.look_up(index)
-        weights = plan.recorder(index, scores)
+        weights = table.record(index, scores)
         first = torch.searchsorted(self._ids, index)
         behind = torch.searchsorted(self._ids, index, right=True)
         came = torch.nn.functional.pad(self._came.cumsum(0), (1, 0))

@@ -16,7 +16,6 @@ def rows_of(num_slots: int) -> int:
     return -(-num_slots // ops.ROW_SLOTS)
 
 
-def weights_of(marks: torch.Tensor, cutoffs: ops.Cutoffs) -> torch.Tensor:
-    """Weights, float32 [B], of samples with marks uint8 [B] under a plan with these cutoffs."""
-    of_tier = torch.tensor(ops.tier_weights(cutoffs), dtype=torch.float32, device=marks.device)
-    return of_tier[(marks >> TIER_SHIFT).long()]
+def weights_of(marks: torch.Tensor, tiers: torch.Tensor) -> torch.Tensor:
+    """Weights, float32 [B], of samples with marks uint8 [B] under the plan of ``tiers``. Does not wait for the device."""
+    return ops.weights_of_tiers(tiers)[(marks >> TIER_SHIFT).long()]

@@ -125,6 +125,21 @@ class QuantileSelection:
         _core.narrow_quantiles(*_where(self._scores), self._native)
 
 
+def set_tiers(tiers: torch.Tensor, cutoffs: Cutoffs) -> None:
+    """Writes the cutoffs of each tier, and the weights that undo them, into ``tiers``: int32 [8], made by ``empty_tiers``."""
+    _core.set_tiers(*_where(tiers), cutoffs, tiers.data_ptr())
+
+
+def empty_tiers(device: torch.device) -> torch.Tensor:
+    """int32 [8], to be written by ``set_tiers``."""
+    return torch.zeros(_core.TIERS_BYTES // 4, dtype=torch.int32, device=device)
+
+
+def weights_of_tiers(tiers: torch.Tensor) -> torch.Tensor:
+    """The weights in ``tiers``: float32 [4], a view."""
+    return tiers[_core.TIER_WEIGHTS_OFFSET // 4 :].view(torch.float32)
+
+
 class BitDirectory:
     """Marks, uint8 [mark_bytes(num_marks)], with a directory of the kept ones for select; by default all marks that fit."""
 
@@ -154,7 +169,7 @@ class BitDirectory:
         scores: torch.Tensor,
         first_slot: int,
         thresholds: torch.Tensor,
-        cutoffs: Cutoffs,
+        tiers: torch.Tensor,
         seed: int,
         epoch: int,
         protect: torch.Tensor | None = None,
@@ -165,7 +180,7 @@ class BitDirectory:
             scores: float32 [n], by slot.
             first_slot: Of these scores; a multiple of 8.
             thresholds: float32 [3], descending, padded with -inf.
-            cutoffs: Of each tier: a sample is kept if its 16-bit draw is below.
+            tiers: As ``set_tiers`` writes them: a sample is kept if its 16-bit draw is below the cutoff of its tier.
             seed: Key of the draws.
             epoch: Counts them.
             protect: uint8 [rows], a bit for each slot that is kept whatever its score.
@@ -176,7 +191,7 @@ class BitDirectory:
             first_slot,
             scores.numel(),
             thresholds.data_ptr(),
-            cutoffs,
+            tiers.data_ptr(),
             seed,
             epoch,
             0 if protect is None else protect.data_ptr(),
@@ -218,12 +233,12 @@ def look_up(shard: Shard, marks: torch.Tensor, faults: torch.Tensor, index: torc
 
 
 class Recorder:
-    """Stores scores and returns weights under one plan. It keeps the tensors that it writes to alive."""
+    """Stores scores and returns weights, under the plan whose marks and tiers then stand in these tensors, which it keeps alive."""
 
-    def __init__(self, shard: Shard, scores: torch.Tensor, marks: torch.Tensor, faults: torch.Tensor, cutoffs: Cutoffs) -> None:
-        self._held = (scores, marks, faults)
-        pointers = (scores.data_ptr(), marks.data_ptr(), faults.data_ptr())
-        self._record = _core.Recorder(_where(scores)[0], shard, *pointers, cutoffs).record
+    def __init__(self, shard: Shard, scores: torch.Tensor, marks: torch.Tensor, faults: torch.Tensor, tiers: torch.Tensor) -> None:
+        self._held = (scores, marks, faults, tiers)
+        pointers = (scores.data_ptr(), marks.data_ptr(), faults.data_ptr(), tiers.data_ptr())
+        self._record = _core.Recorder(_where(scores)[0], shard, *pointers).record
 
     def __call__(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool = False) -> torch.Tensor:
         """Weights, float32 [B], of ids int64 [B], whose float32 scores are recorded; ``averaged``: weights / B.

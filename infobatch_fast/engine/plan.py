@@ -34,7 +34,6 @@ class Plan:
     tier_kept: tuple[int, ...]
     restored: bool
     seconds: float
-    recorder: ops.Recorder
     epoch_order: ops.EpochOrder
     directory: ops.BitDirectory
     remaining: ops.BitDirectory | None

@@ -81,15 +81,14 @@ class Planner:
         start = time.perf_counter()
         measured = self._measure()
         self.before_writing()
-        # In a full epoch no score is below a threshold. The weights of the tiers stay the same all the same, as a captured CUDA
-        # graph of `update` may hold them.
-        values = measured.values if pruned else self._never
+        values = measured.values if pruned else self._never  # in a full epoch no score is below a threshold
         table, cutoffs, seed = self.table, self.settings.policy.cutoffs, self.settings.seed
-        counts = self.directory.draw_plan(table.scores, table.first_slot, values, cutoffs, seed, epoch, table.protect)
+        ops.set_tiers(table.tiers, cutoffs)
+        counts = self.directory.draw_plan(table.scores, table.first_slot, values, table.tiers, seed, epoch, table.protect)
         return self._finish(epoch, pruned, cutoffs, counts, Thresholds(values, measured.seen), False, start)
 
     def restore(self, epoch: int, pruned: bool, cutoffs: ops.Cutoffs, thresholds: tuple[float, ...], seen: int) -> Plan:
-        """The plan that the marks in the table, read from a checkpoint, stand for; what they mark as visited is left out.
+        """The plan that the marks in the table stand for, with these numbers; what they mark as visited is left out.
 
         Raises:
             RuntimeError: As for ``make``.
@@ -128,7 +127,6 @@ class Planner:
         start: float,
     ) -> Plan:
         table, ranks = self.table, self.ranks
-        recorder = ops.Recorder(table.shard, table.scores, table.marks, table.faults, cutoffs)  # while the device works
         reports = self._read(counts, thresholds, epoch, restored)
         self._check_ranks(reports, epoch)
         here = reports[ranks.rank]
@@ -156,7 +154,6 @@ class Planner:
             tier_kept=tuple(totals[5 : 5 + tiers]),
             restored=restored,
             seconds=time.perf_counter() - start,
-            recorder=recorder,
             epoch_order=epoch_order,
             directory=self.directory,
             remaining=remaining,

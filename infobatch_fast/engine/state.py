@@ -95,12 +95,13 @@ def unpack_state(epochs: Epochs, state: dict[str, Any]) -> None:
         # One NaN only: the GPU claims slots by others, and one with its sign set would be below any threshold on the CPU.
         piece.masked_fill_(piece.isnan(), math.nan)
     table.row_marks.copy_(marks)
+    c0, c1, c2, c3 = state["cutoffs"].tolist()
+    ops.set_tiers(table.tiers, (c0, c1, c2, c3))
     if protected is not None:
         table.protect = protected.to(table.device, copy=True)
     table.faults.zero_()
     saved = None
     if state["planned"]:
-        c0, c1, c2, c3 = state["cutoffs"].tolist()
         thresholds = tuple(level for level in reversed(state["thresholds"].tolist()) if level > NEVER)
         saved = SavedPlan(state["pruned"], (c0, c1, c2, c3), thresholds, state["seen"])
     planned = state["planned_samples"], state["planned_kept"]

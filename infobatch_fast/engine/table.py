@@ -72,6 +72,9 @@ class ScoreTable:
         marks: uint8, the marks of csrc/core/marks.h, padded to whole blocks.
         protect: uint8 [rows], a bit for each slot that is never pruned; None where there is none.
         faults: int64 [4], counted by the device: non-finite scores, ids out of range, ids of other ranks, one such id.
+        tiers: Cutoffs and weights of the plan that made the marks; whoever writes those writes these.
+        record: Stores scores and returns weights, under the plan in force. As a captured CUDA graph of it holds the addresses of
+            scores, marks, faults and tiers, these tensors are written and never replaced.
     """
 
     def __init__(self, num_samples: int, seed: int, scatter: bool, ranks: Ranks, device: torch.device) -> None:
@@ -87,6 +90,8 @@ class ScoreTable:
         self.scores = ops.empty_table(self.num_slots, torch.float32, device).fill_(math.nan)
         self.marks = ops.empty_table(ops.mark_bytes(self.num_slots), torch.uint8, device).zero_()
         self.faults = torch.zeros(4, dtype=torch.int64, device=device)
+        self.tiers = ops.empty_tiers(device)
+        self.record = ops.Recorder(self.shard, self.scores, self.marks, self.faults, self.tiers)
         self.protect: torch.Tensor | None = None
 
     def of_size(self, num_samples: int) -> ScoreTable:

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import SequentialSampler
 
 from infobatch_fast import InfoBatch, InfoBatchBatchSampler
+from infobatch_fast.engine.checks import check_index
 from support.refusals import INTS, in_mid_epoch, raises
 from support.runs import snapshot
 
@@ -55,6 +56,14 @@ def test_index(pruner: InfoBatch, index: Any, error: type[Exception], message: s
         with raises(error, message):
             call()
     assert snapshot(pruner) == before
+
+
+def test_an_index_of_the_cpu_is_refused_while_a_cuda_graph_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    for index in (torch.arange(4), [1, 2], 3):
+        with pytest.raises(RuntimeError, match=r"index is on the CPU .* put it on cuda:1 before capturing"):
+            check_index(index, torch.device("cuda:1"))
+    assert check_index(torch.arange(4), torch.device("cpu")).tolist() == [0, 1, 2, 3]
 
 
 def test_indices_of_every_integer_type_are_taken(pruner: InfoBatch) -> None:

@@ -149,7 +149,7 @@ def test_the_number_of_threads_decides_nothing(n: int, rule: Rule) -> None:
         assert all(torch.equal(one, other) for one, other in zip(plan[1:], plans[0][1:], strict=True))
 
 
-def test_cutoffs_and_weights_are_those_of_the_page() -> None:
+def test_cutoffs_and_weights_are_those_of_the_page(device: torch.device) -> None:
     dice = random.Random(2)
     halves = [(half + 0.5) / 65536 for half in range(0, 65536, 97)]
     ratios = [0.0, 2**-17, 2**-18, 0.5, 1 - 2**-53, 1 - 2**-17, *halves, *(dice.random() for _ in range(5000))]
@@ -157,6 +157,11 @@ def test_cutoffs_and_weights_are_those_of_the_page() -> None:
     for first in range(1, 65537, 4):
         cuts = (first, first + 1, first + 2, first + 3)
         assert ops.tier_weights(cuts) == [weight(cut) for cut in cuts]
+        if first % 1021 == 0 or first < 100:
+            tiers = ops.empty_tiers(device)
+            ops.set_tiers(tiers, cuts)
+            assert tiers[:4].tolist() == list(cuts)
+            assert ops.weights_of_tiers(tiers).tolist() == [weight(cut) for cut in cuts]
 
 
 def test_the_schedule_is_that_of_the_page() -> None:

@@ -88,6 +88,39 @@ def test_update_is_captured_in_a_graph_and_replayed():
         torch.testing.assert_close(out, losses.mean())
 
 
+CALLS = {
+    "update": lambda gpu, index, losses: gpu.update(index, losses),
+    "weights": lambda gpu, index, losses: gpu.weights(index),
+    "is_kept": lambda gpu, index, losses: gpu.is_kept(index),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("index", [torch.arange(4), [0, 1, 2, 3]], ids=["tensor", "list"])
+def test_an_index_of_the_cpu_is_refused_while_a_graph_is_captured_and_taken_again_afterwards(call, index):
+    _, gpu = pair(5000)
+    losses = torch.ones(4, device="cuda")
+
+    def capture_it():
+        with torch.cuda.graph(torch.cuda.CUDAGraph()):
+            losses.mul_(2)  # torch warns of graphs with nothing in them
+            CALLS[call](gpu, index, losses)
+
+    CALLS[call](gpu, index, losses)  # makes the plan
+    with pytest.raises(RuntimeError, match="put it on cuda:0 before capturing"):
+        capture_it()
+    CALLS[call](gpu, index, losses)
+    assert gpu.stats.scored == (8 if call == "update" else 0)
+
+
+def test_weights_are_looked_up_without_a_host_sync():
+    _, gpu = pair(5000)
+    index = torch.arange(512, device="cuda")
+    gpu.weights(index)
+    with no_host_sync():
+        gpu.weights(index)
+
+
 def test_update_compiles_without_graph_breaks():
     cpu, gpu = pair(5000)
     step = torch.compile(lambda index, losses: gpu.update(index, losses * 2), fullgraph=True)

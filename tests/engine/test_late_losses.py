@@ -44,28 +44,28 @@ def visited(pruner: InfoBatch) -> list[int]:
 
 def test_in_one_batch_a_sample_may_come_late_and_be_a_visit_of_the_new_plan(device: torch.device) -> None:
     pruner = planned(device)
-    plan, table = pruner.engine.epochs.plan(), pruner.engine.table
+    table = pruner.engine.table
     ids, weights = torch.tensor([5, 3, -1, 5], device=device), torch.tensor([7.0, 9.0, 1.0, 8.0], device=device)
     late = LateLosses(OnTheirWay(ids, weights), 3)
     now = pruner.weights([5, 3]).tolist()
     index = torch.tensor([5, 3, 3, 30, 5], device=device)
-    got = late.record(plan, table, index, torch.arange(5.0, device=device)).tolist()
+    got = late.record(table, index, torch.arange(5.0, device=device)).tolist()
     assert got == [7.0, 9.0, now[1], pruner.weights([30]).item(), 8.0]
     assert visited(pruner) == [3, 30], "5 came late twice, 3 late and as a visit"
     assert pruner.scores([5, 3, 30]).tolist() == [4.0, 2.0, 3.0]
-    assert late.record(plan, table, index[:1], torch.ones(1, device=device)).item() == now[0], "both turns of 5 were used up"
+    assert late.record(table, index[:1], torch.ones(1, device=device)).item() == now[0], "both turns of 5 were used up"
     assert visited(pruner) == [3, 5, 30]
 
 
 def test_late_losses_leave_neighbours_marks_alone_and_bad_indices_counted_once(device: torch.device) -> None:
     pruner = planned(device)
-    plan, table = pruner.engine.epochs.plan(), pruner.engine.table
+    table = pruner.engine.table
     everyone = torch.arange(40, device=device)
-    plan.recorder(everyone[::3].contiguous(), torch.ones(14, device=device))
+    table.record(everyone[::3].contiguous(), torch.ones(14, device=device))
     late = LateLosses(OnTheirWay(everyone, torch.full((40,), 3.0, device=device)), 40)
-    late.record(plan, table, everyone[1::3].contiguous(), torch.ones(13, device=device))
+    late.record(table, everyone[1::3].contiguous(), torch.ones(13, device=device))
     assert visited(pruner) == list(range(0, 40, 3))
-    late.record(plan, table, torch.tensor([2**62, -1, 40], device=device), torch.ones(3, device=device))
+    late.record(table, torch.tensor([2**62, -1, 40], device=device), torch.ones(3, device=device))
     assert table.faults.tolist()[:3] == [0, 3, 0]
     table.faults.zero_()
 

@@ -17,6 +17,12 @@ SEEDS = [0, 1, 2**32, 2**64 - 1]
 NAN = float("nan")
 
 
+def tiers_of(cutoffs: ops.Cutoffs, device: torch.device) -> torch.Tensor:
+    tiers = ops.empty_tiers(device)
+    ops.set_tiers(tiers, cutoffs)
+    return tiers
+
+
 @pytest.mark.parametrize("n", SMALL)
 def test_permutations_are_those_of_the_page_and_onto(n: int) -> None:
     ours = ops.shuffle_permutation(n, 2**64 - 1, 2**32 - 1, 3)
@@ -64,7 +70,7 @@ def test_a_shard_far_out_decides_and_orders_as_the_page_says(device: torch.devic
     marks = torch.full((ops.mark_bytes(slots),), 0xA5, dtype=torch.uint8, device=device)
     directory = ops.BitDirectory(marks, slots)
     thresholds = torch.tensor(levels, dtype=torch.float32, device=device)
-    counts = directory.draw_plan(table, first_slot, thresholds, cutoffs, seed, epoch).tolist()
+    counts = directory.draw_plan(table, first_slot, thresholds, tiers_of(cutoffs, device), seed, epoch).tolist()
     assert counts[0] == sum(kept)
     assert counts[1:5] == [tiers.count(tier) for tier in range(4)]
     assert counts[5:] == [sum(k for k, t in zip(kept, tiers, strict=True) if t == tier) for tier in range(4)]
@@ -83,7 +89,7 @@ def test_a_shard_far_out_decides_and_orders_as_the_page_says(device: torch.devic
     assert ops.order(order, None, 0, len(expected), device).tolist() == expected
 
     visited = ids[::3]
-    recorder = ops.Recorder(shard, table, marks, faults, cutoffs)
+    recorder = ops.Recorder(shard, table, marks, faults, tiers_of(cutoffs, device))
     weights = recorder(torch.tensor(visited, device=device), torch.full((len(visited),), 2.5, device=device))
     assert weights.tolist() == [weight(cutoffs[tier]) for tier in tiers[::3]]
     assert table.nan_to_num(-1.0).tolist() == [
@@ -123,7 +129,7 @@ def test_the_directory_holds_across_its_pieces_and_where_kept_marks_are_rare(dev
 def test_marks_behind_the_last_slot_are_zero(device: torch.device, slots: int) -> None:
     table = torch.full((slots,), NAN, device=device)
     marks = torch.full((ops.mark_bytes(slots),), 0xFF, dtype=torch.uint8, device=device)
-    ops.BitDirectory(marks, slots).draw_plan(table, 0, torch.zeros(3, device=device), (65536,) * 4, 0, 0)
+    ops.BitDirectory(marks, slots).draw_plan(table, 0, torch.zeros(3, device=device), tiers_of((65536,) * 4, device), 0, 0)
     assert marks.tolist() == [0x11] * (slots // 2) + [0x01] * (slots % 2) + [0] * (len(marks) - (slots + 1) // 2)
 
 
@@ -133,12 +139,13 @@ def test_scores_are_below_a_threshold_as_real_numbers_are(device: torch.device) 
     values = [-3e38, -1.0, -2 * tiniest, -tiniest, -0.0, 0.0, tiniest, 2 * tiniest, 2.0**-126, 1.0, 3e38, NAN] * 100
     table = torch.tensor(values, dtype=torch.float32, device=device)
     marks = torch.zeros(ops.mark_bytes(len(values)), dtype=torch.uint8, device=device)
+    all_kept = tiers_of((65536,) * 4, device)
     levels = [[level, float("-inf"), float("-inf")] for level in values[:11]] + [[2 * tiniest, 0.0, -tiniest]]
     for level in levels:
         thresholds = torch.tensor(level, dtype=torch.float32, device=device)
         flushed = torch.set_flush_denormal(True)
         try:
-            ops.BitDirectory(marks, len(values)).draw_plan(table, 0, thresholds, (65536,) * 4, 1, 2)
+            ops.BitDirectory(marks, len(values)).draw_plan(table, 0, thresholds, all_kept, 1, 2)
         finally:
             torch.set_flush_denormal(False)
         tiers = [sum(value < threshold for threshold in level) for value in values]
@@ -153,7 +160,7 @@ def test_a_rank_without_samples_takes_ids_that_it_does_not_hold(device: torch.de
     table = torch.empty(0, device=device)
     marks = torch.zeros(ops.mark_bytes(0), dtype=torch.uint8, device=device)
     faults = torch.zeros(4, dtype=torch.int64, device=device)
-    recorder = ops.Recorder(shard, table, marks, faults, (65536,) * 4)
+    recorder = ops.Recorder(shard, table, marks, faults, tiers_of((65536,) * 4, device))
     weights = recorder(torch.tensor([3, 0, 9], device=device), torch.ones(3, device=device))
     assert weights.tolist() == [1.0] * 3
     assert faults[1:3].tolist() == [1, 2]

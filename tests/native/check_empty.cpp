@@ -23,9 +23,10 @@ void check_empty_statistics(int threads) {
 
 void check_empty_plan(int threads) {
   const Twin<float> thresholds("thresholds", std::vector<float>{1, 0, -1});
+  const Twin<Tiers> tiers = check_tiers({{kLaneRange, 3, 2, 1}}, threads);
   const MarkedTable plan(0), apart(0);
   CALL_BOTH(draw_plan, threads, [&](Side side) {
-    return DrawPlan{nullptr, 0, 0, thresholds.on(side), {}, 1, 2, nullptr, plan.marks.on(side), plan.index(side)};
+    return DrawPlan{nullptr, 0, 0, thresholds.on(side), tiers.on(side), 1, 2, nullptr, plan.marks.on(side), plan.index(side)};
   });
   plan.ones_before.expect_same("draw_plan");
   plan.counts.expect_same("draw_plan");
@@ -41,8 +42,9 @@ void check_record_without_slots(int threads) {
   const Twin<std::int64_t> faults("faults", std::vector<std::int64_t>(kNumFaults, 0));
   const Twin<float> values("new_scores", std::vector<float>(3, 1.0f)), weights("weights", 3);
   const Twin<std::uint8_t> found("found", 3);
+  const Twin<Tiers> tiers = check_tiers({{kLaneRange, 3, 2, 1}}, threads);
   CALL_BOTH(record, threads, [&](Side side) {
-    return Record{empty, nullptr,        nullptr,         faults.on(side), {1, 1, 1, 1},
+    return Record{empty, nullptr,        nullptr,         faults.on(side), tiers.on(side),
                   2,     index.on(side), values.on(side), index.size(),    weights.on(side)};
   });
   weights.expect_same("record");

@@ -7,8 +7,7 @@ using namespace infobatch;
 
 namespace {
 
-constexpr float kWeightsOfTier[] = {1.0f, 2.0f, 4.0f, 65536.0f};
-constexpr float kWeightOfBadIndex = 0.125f;
+constexpr float kShare = 1.0f / 3;  // a product with it is rounded
 
 struct Batch {
   std::vector<std::int64_t> index;
@@ -92,26 +91,24 @@ void check_look_up(const Case& c, const Twin<std::uint8_t>& marks, const Twin<st
 }
 
 Record record_of(const Shard& shard, const Twin<float>& scores, const Twin<std::uint8_t>& marks,
-                 const Twin<std::int64_t>& faults, const Twin<std::int64_t>& index, const Twin<float>& new_scores,
-                 const Twin<float>& weights, Side side) {
-  Record args{.shard = shard,
-              .scores = scores.on(side),
-              .marks = marks.on(side),
-              .faults = faults.on(side),
-              .weights_of_tier = {},
-              .weight_of_bad_index = kWeightOfBadIndex,
-              .index = index.on(side),
-              .new_scores = new_scores.on(side),
-              .count = index.size(),
-              .weights = weights.on(side)};
-  std::copy(std::begin(kWeightsOfTier), std::end(kWeightsOfTier), args.weights_of_tier);
-  return args;
+                 const Twin<std::int64_t>& faults, const Twin<Tiers>& tiers, const Twin<std::int64_t>& index,
+                 const Twin<float>& new_scores, const Twin<float>& weights, Side side) {
+  return {.shard = shard,
+          .scores = scores.on(side),
+          .marks = marks.on(side),
+          .faults = faults.on(side),
+          .tiers = tiers.on(side),
+          .share = kShare,
+          .index = index.on(side),
+          .new_scores = new_scores.on(side),
+          .count = index.size(),
+          .weights = weights.on(side)};
 }
 
 }  // namespace
 
-void check_record(const Case& c, const Twin<float>& scores, const Twin<std::uint8_t>& marks, std::int64_t count,
-                  bool duplicates, Random& random) {
+void check_record(const Case& c, const Twin<float>& scores, const Twin<std::uint8_t>& marks, const Twin<Tiers>& tiers,
+                  std::int64_t count, bool duplicates, Random& random) {
   const Batch batch = make_batch(c.shard, count, duplicates, random);
   const Twin<float> table(scores);
   const Twin<std::int64_t> faults("faults", std::vector<std::int64_t>{1000, 1001, 1002, 1003});
@@ -119,7 +116,7 @@ void check_record(const Case& c, const Twin<float>& scores, const Twin<std::uint
   const Twin<float> new_scores("new_scores", batch.scores, sizeof(float));
   const Twin<float> weights("weights", count, sizeof(float));
   CALL_BOTH(record, c.threads,
-            [&](Side side) { return record_of(c.shard, table, marks, faults, index, new_scores, weights, side); });
+            [&](Side side) { return record_of(c.shard, table, marks, faults, tiers, index, new_scores, weights, side); });
   table.expect_same("record");
   marks.expect_same("record");
   weights.expect_same("record");
@@ -145,8 +142,9 @@ void check_large_record(std::int64_t count, std::int64_t num_slots, int threads)
   const Twin<std::uint8_t> marks("marks", unvisited);
   const Twin<std::int64_t> faults("faults", std::vector<std::int64_t>(kNumFaults, 0)), index("index", ids);
   const Twin<float> new_scores("new_scores", values), weights("weights", count);
+  const Twin<Tiers> tiers = check_tiers({{kLaneRange, 49152, 21845, 1}}, threads);
   CALL_BOTH(record, threads,
-            [&](Side side) { return record_of(shard, table, marks, faults, index, new_scores, weights, side); });
+            [&](Side side) { return record_of(shard, table, marks, faults, tiers, index, new_scores, weights, side); });
   table.expect_same("record");
   marks.expect_same("record");
   weights.expect_same("record");

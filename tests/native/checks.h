@@ -52,14 +52,16 @@ std::vector<Thresholds> check_statistics(const Case&, const Twin<float>& scores)
 // Sums that runs could have, and histograms of several ranks, at random.
 void check_random_statistics(int rounds);
 
+// A plan's tiers, on both sides.
+Twin<infobatch::Tiers> check_tiers(const infobatch::Cutoffs&, int threads);
 // Plans under these thresholds and some others, and all that follows from each.
 void check_plans(const Case&, const Twin<float>& scores, std::vector<Thresholds>);
 // A table of which each thread has a lot, and whose second half fills the accumulators that the first has made a kernel choose.
 void check_long_table(std::int64_t num_slots, int threads);
 
 // Records a batch of `count` and looks it up again. The marks come from a plan; those of the batch are visited then.
-void check_record(const Case&, const Twin<float>& scores, const Twin<std::uint8_t>& marks, std::int64_t count, bool duplicates,
-                  Random&);
+void check_record(const Case&, const Twin<float>& scores, const Twin<std::uint8_t>& marks, const Twin<infobatch::Tiers>& tiers,
+                  std::int64_t count, bool duplicates, Random&);
 // More claims in a call than one launch takes.
 void check_large_record(std::int64_t count, std::int64_t num_slots, int threads);
 

@@ -17,6 +17,7 @@ from translate import translate
 KERNELS = Path(__file__).parents[2] / "csrc" / "cuda"
 FAILED, DEADLOCK = 1, 3  # exit statuses of the program that mean: noticed
 SMALL = "largest=129"
+EVERY = "largest=129 every=1"  # all thresholds: those with several tiers too
 MIDDLE = "smallest=5001 largest=5001"
 LONG = "smallest=2 largest=1 long_table=1100003"
 
@@ -69,6 +70,10 @@ PLAIN = [
         "    __syncthreads();  // the state is there, and the scan's storage free again\n",
         "",
     ),
+    Fault(
+        "tiers: the weights are left out", "plan.cu", "*args.tiers = tiers_of(args.cutoffs);", "args.tiers->cutoffs = args.cutoffs;"
+    ),
+    Fault("draw: a tier has the cutoff of another", "plan.cu", "level_of(cutoffs, 2)", "level_of(cutoffs, 1)", EVERY),
     Fault("draw: marks behind the last slot", "plan.cu", "if (filled < kRowSlots) marks &=", "if (filled < 0) marks &="),
     Fault(
         "directory: the block before is left out",
@@ -85,6 +90,8 @@ PLAIN = [
         LONG,
     ),
     Fault("counts: the padding is in tier 0", "plan.cu", "{args.num_marks, sums[0]}", "{(args.num_marks + 7) / 8 * 8, sums[0]}"),
+    Fault("record: a tier has the weight of another", "record.cu", "tier & 2 ? high : low", "low", EVERY),
+    Fault("record: a weight is not shared", "record.cu", "& 0xFu)) * args.share", "& 0xFu))"),
     Fault("record: scores come before the last claim of a block", "record.cu", "  else __syncthreads();\n", "", MIDDLE),
     Fault("record: scores come before the last claim of a cluster", "record.cu", "cluster_barrier();", "__syncthreads();", MIDDLE),
     Fault(

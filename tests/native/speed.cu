@@ -83,6 +83,8 @@ infobatch::Status quantile_plan(const Table& t, int num_targets, const infobatch
 void measure_plans(Speed& speed, Table& t) {
   const std::int64_t n = t.num_slots, bytes = bytes_of_plan(t, false);
   const auto draws = [](const infobatch::DrawPlan& plan) { return [plan](int) { return backend::draw_plan(plan, nullptr); }; };
+  speed.print("set_tiers", n, 1, sizeof(infobatch::Tiers), nothing,
+              [&](int) { return backend::set_tiers(t.set_tiers(), nullptr); });
   const infobatch::DrawPlan by_mean = t.draw_plan(t.mean, false), protects = t.draw_plan(t.mean, true);
   const infobatch::DrawPlan by_quantiles = t.draw_plan(t.quantiles, false);
   speed.print("draw_plan, 3 thresholds", n, n, bytes, nothing, draws(by_quantiles));

@@ -72,6 +72,7 @@ struct Table {
     fill(index, kIds, AnyId{static_cast<std::uint64_t>(num_slots)});
     fill(new_scores, kIds, ExponentialScore{});
     constexpr double quantiles[] = {0.85, 0.5, 0.2};
+    infobatch::cuda::set_tiers(set_tiers(), nullptr);
     for (int t = 0; t < 3; ++t) fractions[t] = static_cast<std::uint64_t>(std::ceil(quantiles[t] * 0x1p32));
   }
   static std::int64_t bytes_for(std::int64_t num_slots) { return 14 * num_slots + kIds * 32; }
@@ -88,6 +89,7 @@ struct Table {
   DeviceArray<std::uint32_t> hints{blocks + 1};
   DeviceArray<std::int64_t> sum{infobatch::kSumWords + 1}, digits{infobatch::kDigitWords};
   DeviceArray<infobatch::QuantileState> state{1};
+  DeviceArray<infobatch::Tiers> tiers{1};
   DeviceArray<float> mean{infobatch::kMaxThresholds}, quantiles{infobatch::kMaxThresholds};
 
   infobatch::IndexBits index_bits() const {
@@ -97,12 +99,13 @@ struct Table {
     return {scores.get(), num_slots,       pass, num_targets, {fractions[0], fractions[1], fractions[2]}, state.get(),
             digits.get(), quantiles.get(), true};
   }
+  infobatch::SetTiers set_tiers() const { return {{{65536, 32768, 16384, 8192}}, tiers.get()}; }
   infobatch::DrawPlan draw_plan(const DeviceArray<float>& thresholds, bool protects) const {
     return {.scores = scores.get(),
             .first_slot = 0,
             .num_slots = num_slots,
             .thresholds = thresholds.get(),
-            .cutoffs = {{65536, 32768, 16384, 8192}},
+            .tiers = tiers.get(),
             .seed = 1,
             .epoch = 3,
             .protect = protects ? protect.get() : nullptr,
@@ -114,8 +117,8 @@ struct Table {
             .scores = scores.get(),
             .marks = marks.get(),
             .faults = faults.get(),
-            .weights_of_tier = {1, 2, 4, 8},
-            .weight_of_bad_index = 0,
+            .tiers = tiers.get(),
+            .share = 1,
             .index = index.get() + first,
             .new_scores = new_scores.get() + first,
             .count = count,
