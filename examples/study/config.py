@@ -39,8 +39,6 @@ class Config:
         warmup: Fraction of the run in which the learning rate rises.
         batching: "even" cuts an epoch into batches of equal size, give or take one. "remainder" fills all but the last, as a
             DataLoader does: what is left over then differs from epoch to epoch, and may be a single sample.
-        device, bf16: Where it runs, and whether under autocast to bfloat16.
-        seeds: How many, unless the command line says otherwise.
     """
 
     workload: str
@@ -53,9 +51,6 @@ class Config:
     curve_size: int | None = None
     warmup: float = 0.15
     batching: str = "even"
-    device: str = "cpu"
-    bf16: bool = False
-    seeds: int = 3
     prune_ratio: float = PRUNE_RATIO
     delta: float = DELTA
     quantiles: tuple[float, ...] = (0.2, 0.85)
@@ -100,8 +95,8 @@ class Run:
 SGD = Optimizer("sgd", 0.02, 5e-4)
 DIGITS = Config("digits", epochs=60, batch_size=64, optimizers=(SGD,), sizes={"model": "cnn", "widths": [32, 64]})
 PRESETS = {
-    ("digits", "cpu"): DIGITS,
-    ("optimizers", "cpu"): Config(
+    "digits": DIGITS,
+    "optimizers": Config(
         "digits",
         epochs=60,
         batch_size=64,
@@ -109,7 +104,7 @@ PRESETS = {
         sizes={"model": "cnn", "widths": [32, 64]},
         methods=("full", "infobatch"),
     ),
-    ("cifar", "cpu"): Config(
+    "cifar": Config(
         "cifar",
         epochs=16,
         batch_size=128,
@@ -118,7 +113,7 @@ PRESETS = {
         train_size=10_000,
         curve_size=2_000,
     ),
-    ("text", "cpu"): Config(
+    "text": Config(
         "text",
         epochs=10,
         batch_size=32,
@@ -126,25 +121,5 @@ PRESETS = {
         sizes={"context": 64, "layers": 2, "width": 64, "heads": 4},
         train_size=4_000,
         curve_size=500,
-    ),
-    ("cifar", "gpu"): Config(
-        "cifar",
-        epochs=30,
-        batch_size=256,
-        optimizers=(Optimizer("sgd", 0.2, 5e-4),),
-        sizes={"model": "resnet18"},
-        device="cuda",
-        bf16=True,
-        seeds=5,
-    ),
-    ("text", "gpu"): Config(
-        "text",
-        epochs=10,
-        batch_size=64,
-        optimizers=(Optimizer("adamw", 1e-3, 0.1),),
-        sizes={"context": 256, "layers": 6, "width": 384, "heads": 6},
-        device="cuda",
-        bf16=True,
-        seeds=5,
     ),
 }

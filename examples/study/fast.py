@@ -81,15 +81,15 @@ def study(args: argparse.Namespace, deadline: float) -> None:
                 print(f"--seconds {args.seconds:g} are over", file=sys.stderr)
                 break
             bar.set_description(f"{name}, seed {seed}")
-            method, before = METHODS[name], bar.n
-            entry = run(trainer, method, visits_of(method, done.get((MEASURED_BY, seed)), full), seed, lambda part: None)
+            method = METHODS[name]
+            entry = run(trainer, method, visits_of(method, done.get((MEASURED_BY, seed)), full), seed)
             entry |= {"method": name, "setup_name": args.setup, "setup": asdict(setup), "session": len(results["sessions"]) - 1}
             done[name, seed] = entry = shorten(entry)
             results["runs"].append(entry)
             results["sessions"][-1]["load_after"] = load()
             write(args.out, results)
             bar.set_postfix_str(f"{entry['accuracy'][-1]:.4f} in {sum(entry['seconds']):.1f} s")
-            bar.update(before + 1 - bar.n)
+            bar.update()
 
 
 def write(path: Path, results: dict[str, Any]) -> None:

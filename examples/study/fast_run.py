@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,9 +15,7 @@ from infobatch_fast import InfoBatch
 MEASURE_EVERY = 4  # epochs; and at the end
 
 
-def run(
-    trainer: Trainer, method: Method, visits: float, seed: int, tell: Callable[[float], Any] = lambda progress: None
-) -> dict[str, Any]:
+def run(trainer: Trainer, method: Method, visits: float, seed: int) -> dict[str, Any]:
     """Trains once.
 
     Args:
@@ -26,7 +23,6 @@ def run(
         method: What is visited, and how it counts.
         visits: The part of the visits of full training that the run is to take.
         seed: Decides initialisation, order and augmentation.
-        tell: Called after each epoch with the part of the run that is done.
 
     Returns:
         What the run was asked for, and by epoch: test accuracy and negative log-likelihood, None where they were not measured;
@@ -62,7 +58,6 @@ def run(
         quality = trainer.evaluate() if last or (epoch + 1) % MEASURE_EVERY == 0 else (None, None)
         for name, value in zip(found, (*quality, steps * batch, ended - begun, drawn - begun), strict=True):
             found[name].append(value)
-        tell(done / total)
         if last:
             break
     return {"seed": seed, "visits": visits, "policy": repr(policy), **found}

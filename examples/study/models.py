@@ -1,4 +1,4 @@
-"""The three models: a small CNN, a ResNet-18 for 32x32 images, and a GPT over bytes."""
+"""The two models: a small CNN, and a GPT over bytes."""
 
 from __future__ import annotations
 
@@ -22,30 +22,6 @@ def make_cnn(channels: int, side: int, classes: int, widths: list[int]) -> nn.Mo
         layers += [*convolution(inputs, outputs, 1), nn.ReLU(), nn.MaxPool2d(2)]
         side //= 2
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * side**2, classes))
-
-
-class Block(nn.Module):
-    """Two convolutions beside a shortcut (He et al. 2015, the basic block)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(*convolution(inputs, outputs, stride), nn.ReLU(), *convolution(outputs, outputs, 1))
-        same = inputs == outputs and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Sequential(*convolution(inputs, outputs, stride, kernel=1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.body(x) + self.shortcut(x))
-
-
-def make_resnet18(channels: int, classes: int) -> nn.Module:
-    """ResNet-18 as it is used for 32x32 images: a 3x3 first layer of stride 1, and no pooling after it."""
-    layers: list[nn.Module] = [*convolution(channels, 64, 1), nn.ReLU()]
-    width = 64
-    for outputs in (64, 128, 256, 512):
-        stride = 1 if outputs == 64 else 2
-        layers += [Block(width, outputs, stride), Block(outputs, outputs, 1)]
-        width = outputs
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))
 
 
 class Attention(nn.Module):

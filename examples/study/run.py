@@ -4,7 +4,6 @@
     python examples/study/run.py --workload cifar --seeds 5 --data PATH --out build/study/lossless-cifar.json
     python examples/study/run.py --workload text --seeds 5 --data PATH --out build/study/lossless-text.json
     python examples/study/run.py --workload optimizers --seeds 5 --out build/study/lossless-optimizers.json
-    python examples/study/run.py --workload cifar --preset gpu --data PATH --out build/study/lossless-cifar-gpu.json
 
 PATH for cifar is the folder that holds the official ``cifar-10-batches-py`` (https://www.cs.toronto.edu/~kriz/cifar.html, or
 ``torchvision.datasets.CIFAR10(root=PATH, download=True)``) or an .npz of JPEGs; for text any file, here
@@ -92,8 +91,7 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
 
 
 def study(config: Config, args: argparse.Namespace) -> None:
-    if config.device == "cpu":
-        torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads)
     name, stand_in, workload_of = open_workload(config, args.data, args.cache)
     settings = json.loads(json.dumps(config.to_json()))
     head = {"workload": config.workload, "data": name, "stand_in": stand_in, "config": settings, "threads": torch.get_num_threads()}
@@ -128,33 +126,25 @@ def study(config: Config, args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    names = sorted({workload for workload, _ in PRESETS})
     parser = argparse.ArgumentParser(description="Full data, InfoBatch, random pruning and fewer epochs, with several seeds.")
-    parser.add_argument("--workload", choices=names, required=True)
-    parser.add_argument("--preset", choices=("cpu", "gpu"), default="cpu", help="scale of the workload (default: cpu)")
+    parser.add_argument("--workload", choices=sorted(PRESETS), required=True)
     parser.add_argument("--data", type=Path, help="see above; digits need none")
     parser.add_argument("--out", type=Path, required=True, help="JSON file, written after each run")
-    parser.add_argument("--seeds", type=int, help="runs of each method (default: 3 on a CPU, 5 on a GPU)")
-    parser.add_argument("--epochs", type=int, help="instead of the preset's; at least 3")
-    parser.add_argument("--train-size", type=int, help="training samples instead of the preset's")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each method (default: 3)")
+    parser.add_argument("--epochs", type=int, help="instead of those of config.py; at least 3")
+    parser.add_argument("--train-size", type=int, help="training samples, instead of those of config.py")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1, so that processor seconds mean something)")
     parser.add_argument("--cache", type=Path, default=Path("build/study"), help="folder for checkpoints and decoded images")
     args = parser.parse_args()
 
-    config = PRESETS.get((args.workload, args.preset))
-    if config is None:
-        parser.error(f"--workload {args.workload} has no --preset {args.preset}")
     changes = {"epochs": args.epochs, "train_size": args.train_size}
-    config = replace(config, **{name: value for name, value in changes.items() if value is not None})
-    args.seeds = config.seeds if args.seeds is None else args.seeds
+    config = replace(PRESETS[args.workload], **{name: value for name, value in changes.items() if value is not None})
     if config.epochs < 3 or args.seeds < 1 or args.threads < 1 or (config.train_size or 2) < 2:
         parser.error("needs --epochs of at least 3, --train-size of at least 2, and --seeds and --threads of at least 1")
     if args.data and config.workload == "digits":
         parser.error(f"--data {args.data}: digits come with scikit-learn, leave it out")
     if args.data and not args.data.exists():
         parser.error(f"--data {args.data}: there is no such file or folder")
-    if config.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--preset gpu needs a CUDA device that torch can use, and there is none: use --preset cpu")
     study(config, args)
 
 

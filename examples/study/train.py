@@ -84,11 +84,11 @@ def train(
     torch.manual_seed(run.seed)
     model = workload.make_model()
     optimizer = make_optimizer(model, choice)
-    generator = torch.Generator(config.device).manual_seed(run.seed)
-    pruner = InfoBatch(workload.size, num_epochs=run.epochs, delta=config.delta, policy=policy, seed=run.seed, device=config.device)
-    clock, step = Clock(config.device), 0
+    generator = torch.Generator().manual_seed(run.seed)
+    pruner = InfoBatch(workload.size, num_epochs=run.epochs, delta=config.delta, policy=policy, seed=run.seed, device="cpu")
+    clock, step = Clock(), 0
     if checkpoint.exists():
-        clock, step = load(checkpoint, run, model, optimizer, pruner, generator, config.device)
+        clock, step = load(checkpoint, run, model, optimizer, pruner, generator)
         bar.update(len(run.metric))
     saved_at = time.monotonic()
 
@@ -129,7 +129,7 @@ def train(
         run.thresholds.append([threshold for threshold in stats.thresholds if math.isfinite(threshold)])
         for name in ("wall", "cpu", "sampler"):
             getattr(run, name).append(getattr(clock, name))
-        clock, step = Clock(config.device), 0
+        clock, step = Clock(), 0
         bar.set_postfix_str(f"{run.metric[-1]:.4f}, kept {stats.kept / workload.size:.0%}", refresh=False)
     checkpoint.unlink(missing_ok=True)
 
@@ -167,7 +167,6 @@ def load(
     optimizer: torch.optim.Optimizer,
     pruner: InfoBatch,
     generator: torch.Generator,
-    device: str,
 ) -> tuple[Clock, int]:
     """Restores everything in place; returns the clock of the epoch in progress and the steps that it has done."""
     state = torch.load(path, map_location="cpu", weights_only=True)
@@ -179,4 +178,4 @@ def load(
         if entry.name != "session":
             setattr(run, entry.name, state["run"][entry.name])
     run.interruptions += 1
-    return Clock(device, **state["clock"]), state["step"]
+    return Clock(**state["clock"]), state["step"]

@@ -1,4 +1,4 @@
-"""A workload is data on the device, a model, the losses of some samples, and a figure for how good the model is."""
+"""A workload is data, a model, the losses of some samples, and a figure for how good the model is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from config import Config
-from models import GPT, make_cnn, make_resnet18
+from models import GPT, make_cnn
 from sources import Bytes, Pictures, load_cifar, load_digits_pictures, load_text
 from torch import Tensor, nn
 
@@ -60,27 +60,24 @@ class Images(Workload):
         images = pictures.images[train]
         self.config, self.mirror, self.side, self.classes = config, mirror, images.shape[1], 10
         self.size, self.test_size = len(images), len(test_images)
-        self.mean = images.float().mean((0, 1, 2)).to(config.device)
-        self.scale = images.float().std((0, 1, 2)).to(config.device)
-        self.range, self.labels = 2 * padding + 1, pictures.labels[train].to(config.device)
-        self.padded = F.pad(images, (0, 0, padding, padding, padding, padding)).to(config.device)  # [N, H + 2p, W + 2p, C]
-        self.test_images, self.test_labels = test_images.to(config.device), test_labels.to(config.device)
+        self.mean = images.float().mean((0, 1, 2))
+        self.scale = images.float().std((0, 1, 2))
+        self.range, self.labels = 2 * padding + 1, pictures.labels[train]
+        self.padded = F.pad(images, (0, 0, padding, padding, padding, padding))  # [N, H + 2p, W + 2p, C]
+        self.test_images, self.test_labels = test_images, test_labels
 
     def make_model(self) -> nn.Module:
         channels, sizes = self.padded.shape[-1], self.config.sizes
-        if sizes["model"] == "resnet18":
-            model = make_resnet18(channels, self.classes)
-        else:
-            model = make_cnn(channels, self.side, self.classes, sizes["widths"])
-        return model.to(self.config.device, memory_format=torch.channels_last)
+        model = make_cnn(channels, self.side, self.classes, sizes["widths"])
+        return model.to(memory_format=torch.channels_last)
 
     def losses(self, model: nn.Module, index: Tensor, generator: torch.Generator) -> Tensor:
-        device, side = index.device, torch.arange(self.side, device=index.device)
+        side = torch.arange(self.side)
         shape = (len(index), 1)
-        corner = torch.randint(self.range, (2, *shape), generator=generator, device=device)
+        corner = torch.randint(self.range, (2, *shape), generator=generator)
         columns = side.expand(len(index), -1)
         if self.mirror:
-            flip = torch.rand(shape, generator=generator, device=device) < 0.5
+            flip = torch.rand(shape, generator=generator) < 0.5
             columns = torch.where(flip, self.side - 1 - columns, columns)
         rows, columns = corner[0] + side, corner[1] + columns
         images = self.padded[index[:, None, None], rows[:, :, None], columns[:, None, :]]
@@ -89,8 +86,7 @@ class Images(Workload):
     def logits(self, model: nn.Module, images: Tensor) -> Tensor:
         """uint8 [B, H, W, C] to float32 [B, classes]. The permuted images are channels-last as they are."""
         planes = ((images.float() - self.mean) / self.scale).permute(0, 3, 1, 2)
-        with torch.autocast(planes.device.type, torch.bfloat16, enabled=self.config.bf16):
-            return model(planes).float()
+        return model(planes)
 
     def quality(self, model: nn.Module, start: int, stop: int) -> Tensor:
         return (self.logits(model, self.test_images[start:stop]).argmax(1) == self.test_labels[start:stop]).sum()
@@ -106,7 +102,7 @@ class Text(Workload):
         self.config, context = config, config.sizes["context"]
         cut = len(source.text) * 9 // 10
         train, test = (self._windows(part, context) for part in (source.text[:cut], source.text[cut:]))
-        self.train, self.test = train[: config.train_size].to(config.device), test.to(config.device)
+        self.train, self.test = train[: config.train_size], test
         self.size, self.test_size = len(self.train), len(self.test)
 
     @staticmethod
@@ -115,14 +111,13 @@ class Text(Workload):
         return text.to(torch.int64).unfold(0, context + 1, context).contiguous()
 
     def make_model(self) -> nn.Module:
-        return GPT(**self.config.sizes).to(self.config.device)
+        return GPT(**self.config.sizes)
 
     def losses(self, model: nn.Module, index: Tensor, generator: torch.Generator) -> Tensor:
         return self._losses(model, self.train[index])
 
     def _losses(self, model: nn.Module, windows: Tensor) -> Tensor:
-        with torch.autocast(windows.device.type, torch.bfloat16, enabled=self.config.bf16):
-            logits = model(windows[:, :-1]).float()
+        logits = model(windows[:, :-1])
         losses = F.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten(), reduction="none")
         return losses.view(len(windows), -1).mean(1)
 

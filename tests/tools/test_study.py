@@ -24,7 +24,7 @@ STUDY = Path(__file__).parents[2] / "examples" / "study"
 sys.path.insert(0, str(STUDY))
 from config import METHODS, PRESETS, Config, Optimizer, Run  # noqa: E402
 from intervals import difference  # noqa: E402
-from models import GPT, make_resnet18  # noqa: E402
+from models import GPT  # noqa: E402
 from run import choose  # noqa: E402
 from saving import saving_table  # noqa: E402
 from sources import load_cifar  # noqa: E402
@@ -33,12 +33,12 @@ from workloads import open_workload  # noqa: E402
 
 TIMES = ("wall", "cpu", "sampler", "interruptions", "session")
 TINY = {
-    "digits": replace(PRESETS["digits", "cpu"], epochs=4, train_size=300),
+    "digits": replace(PRESETS["digits"], epochs=4, train_size=300),
     "cifar": replace(
-        PRESETS["cifar", "cpu"], epochs=3, batch_size=32, train_size=200, sizes={"model": "cnn", "widths": [4, 4]}, curve_size=50
+        PRESETS["cifar"], epochs=3, batch_size=32, train_size=200, sizes={"model": "cnn", "widths": [4, 4]}, curve_size=50
     ),
     "text": replace(
-        PRESETS["text", "cpu"],
+        PRESETS["text"],
         epochs=3,
         train_size=200,
         sizes={"context": 16, "layers": 1, "width": 16, "heads": 2},
@@ -186,7 +186,7 @@ def test_intervals_are_those_of_a_paired_t_test() -> None:
 
 
 def test_random_pruning_saves_what_infobatch_saved() -> None:
-    config = PRESETS["cifar", "cpu"]
+    config = PRESETS["cifar"]
     _, epochs, ratio = choose("random", 0.26, config)
     assert ratio is not None
     pruned = [epoch for epoch in range(1, epochs) if epoch < math.floor(config.delta * epochs)]
@@ -224,20 +224,18 @@ def test_cifar_is_read_from_the_official_archive_and_from_jpegs(tmp_path: Path) 
         assert (pictures.images[2, 9, 9].float() - torch.tensor([80.0, 100.0, 200.0])).abs().max() < 4
 
 
-def test_the_models_of_the_gpu_presets_take_the_right_shapes() -> None:
-    assert make_resnet18(3, 10)(torch.randn(2, 3, 32, 32)).shape == (2, 10)
-    sizes = PRESETS["text", "gpu"].sizes | {"layers": 1}
-    model = GPT(**sizes)
+def test_the_model_of_text_sees_no_byte_before_its_turn() -> None:
+    model = GPT(**PRESETS["text"].sizes)
     tokens = torch.randint(256, (2, 32))
     changed = tokens.clone()
     changed[:, 20:] = 0
     assert model(tokens).shape == (2, 32, 256)
-    torch.testing.assert_close(model(tokens)[:, :20], model(changed)[:, :20])  # no byte sees those behind it
+    torch.testing.assert_close(model(tokens)[:, :20], model(changed)[:, :20])
 
 
 def test_all_four_optimizers_train(tmp_path: Path) -> None:
     pytest.importorskip("pytorch_optimizer")
-    for choice in PRESETS["optimizers", "cpu"].optimizers:
+    for choice in PRESETS["optimizers"].optimizers:
         assert isinstance(choice, Optimizer)
         run = train_tiny(replace(TINY["digits"], optimizers=(choice,), epochs=8), tmp_path / "o.pt")
         assert run["metric"][-1] > 0.3, choice
