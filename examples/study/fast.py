@@ -29,7 +29,7 @@ from infobatch_fast.machine import load, provenance
 
 SETUPS = {
     "short": Setup((64, 256, 256), depth=2, epochs=16),
-    "long": Setup((128, 384, 512), depth=3, epochs=40),
+    "long": Setup((128, 384, 512), depth=3, epochs=24, rate=0.75),
     "tiny": Setup((8, 16, 16), depth=3, epochs=8, batch=32, rate=0.2),
 }
 
