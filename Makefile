@@ -13,7 +13,7 @@ configure = $(bin)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(bin)/ninja -DPytho
 sanitize_tests ?= $(wildcard tests/contract/test_contract*.py) tests/contract/test_errors.py tests/contract/test_resume.py \
 	tests/engine/test_algorithm.py tests/engine/test_exact_sum.py tests/engine/test_native_functions.py
 
-.PHONY: help demo test bench report gpu-check lint emulate sanitize cuda dist clean
+.PHONY: help demo test bench report gpu-check lint emulate compilers sanitize cuda dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -48,6 +48,9 @@ lint: $(ready) ## check style and types
 # Needs g++ and python3 alone, on x86-64.
 emulate: ## check the CUDA kernels against the CPU backend without a GPU, and the checks by faults put into the kernels
 	$(MAKE) -C tests/native -j2 --output-sync=target CXX="$(CXX)" PYTHON="$(PYTHON)" emulate
+
+compilers: $(ready) ## check the CPU code with every g++-* and clang++-* on the PATH, which must leave the same bits
+	$(MAKE) -C tests/native -j2 --output-sync=target CXX="$(CXX)" BINDINGS="$$($(bin)/python -m pybind11 --includes)" compilers
 
 # The runtimes of the sanitizer and of C++ must be loaded before Python, which is linked to neither. Leaks are not looked for:
 # Python and torch keep memory until the end.

@@ -20,11 +20,18 @@ constexpr long kPrinted = 5;  // failures of a function that are printed
 std::map<std::string, Tally> tally_of;
 std::string current_case = "start";
 bool stops = false;
+unsigned long long digest_so_far = 0xCBF29CE484222325ull;
 
 void print_item(const char* side, const void* item, std::size_t bytes) {
   unsigned long long bits = 0;
   std::memcpy(&bits, item, std::min(bytes, sizeof bits));
   std::printf(", %s %0*llx", side, static_cast<int>(2 * std::min(bytes, sizeof bits)), bits);
+}
+
+// FNV-1a.
+void digest_more(const void* items, std::size_t bytes) {
+  const unsigned char* const begin = static_cast<const unsigned char*>(items);
+  for (std::size_t i = 0; i < bytes; ++i) digest_so_far = (digest_so_far ^ begin[i]) * 0x100000001B3ull;
 }
 
 void count(const char* function) {
@@ -59,6 +66,7 @@ void expect(const char* function, const char* what, bool holds) {
 bool expect_same(const char* function, const char* what, const void* of_cuda, const void* of_cpu, std::size_t num_items,
                  std::size_t item_bytes) {
   count(function);
+  digest_more(of_cpu, num_items * item_bytes);
   if (num_items == 0 || std::memcmp(of_cuda, of_cpu, num_items * item_bytes) == 0) return true;
   if (!fails(function)) return false;
   const char *cuda = static_cast<const char*>(of_cuda), *cpu = static_cast<const char*>(of_cpu);
@@ -74,6 +82,8 @@ bool expect_same(const char* function, const char* what, const void* of_cuda, co
   end_failure();
   return false;
 }
+
+unsigned long long digest() { return digest_so_far; }
 
 bool summary() {
   Tally all;

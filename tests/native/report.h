@@ -18,6 +18,9 @@ bool expect_same(const char* function, const char* what, const void* of_cuda, co
 // One failure is enough for whoever plants faults.
 void stop_at_first_failure();
 
+// Of all that the CPU backend left and that was compared, in this order.
+unsigned long long digest();
+
 // Prints a line for each function, and the total. Returns whether all was well.
 bool summary();
 
