@@ -87,7 +87,8 @@ class Flow(Epochs):
 
     def pieces(self, resume: Place | None, size: int, unit: int, drop_last: bool) -> Iterator[Piece]:
         """Whole elements, of which some begin in one plan and end in the next. After a cut they are the rest of the epoch."""
-        iteration, left = self._begin(unit), self._clock.left
+        with self.changing:
+            iteration, left = self._begin(unit), self._clock.left
         rest = NOTHING
         while left > 0:
             wanted = int(min(size, left)) - len(rest)
@@ -96,19 +97,22 @@ class Flow(Epochs):
                     f"the {left} indices that are left of this epoch are no whole batches of {unit}: iterate over "
                     "sampler.batches(batch_size) with the batch_size that InfoBatch was constructed with, and report this"
                 )
-            ids = np.concatenate([rest, self._draw(wanted)])
-            first, whole = self._clock.drawn - len(ids), len(ids) - len(ids) % unit
+            with self.changing:
+                if not self.is_running(iteration):
+                    raise RuntimeError(
+                        "this iterator was followed by another one, or by load_state_dict(): take the batches of one iterator at "
+                        "a time"
+                    )
+                ids = np.concatenate([rest, self._draw(wanted)])
+                first, whole = self._clock.drawn - len(ids), len(ids) - len(ids) % unit
             ids, rest = ids[:whole], ids[whole:]
             if not whole:
                 continue
             left -= whole
             yield Piece(iteration, first, first + whole, ids)
-            if left > 0 and not self.is_running(iteration):
-                raise RuntimeError(
-                    "this iterator was followed by another one, or by load_state_dict(): take the batches of one iterator at a time"
-                )
-        if self.is_running(iteration):
-            self._iteration = None
+        with self.changing:
+            if self.is_running(iteration):
+                self._iteration = None
 
     def is_running(self, iteration: object) -> bool:
         """Whether this is the newest iteration, and has not come to its end."""
