@@ -46,9 +46,13 @@ struct BlockRange {
   std::uint32_t length;
 };
 
+// Whatever the directory holds, the range is one of its blocks: select reads no other memory.
 IB_HD BlockRange blocks_between_hints(const BitIndex& index, std::int64_t rank) {
   const std::uint32_t* hint = index.hints + static_cast<std::uint64_t>(rank) / kHintStride;
-  return {hint[0], hint[1] - hint[0] + 1};
+  const std::uint32_t last = static_cast<std::uint32_t>(index.num_blocks - 1);
+  const std::uint32_t low = hint[0] < last ? hint[0] : last;
+  const std::uint32_t above = hint[1] - low, most = last - low;  // one that is below `low` wraps
+  return {low, (above < most ? above : most) + 1};
 }
 
 // The last block of the range with ones_before <= rank. Halving a range of one block is harmless, so the usual two halvings are

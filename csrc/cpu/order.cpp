@@ -27,12 +27,21 @@ IB_MULTIVERSION void select_tile(const BitIndex index, std::uint64_t* ranks, int
   }
 }
 
-// Positions -> local slots.
+// Slots behind the last one, which only a directory that was written over leads to, become that one.
+IB_MULTIVERSION void clamp_tile(std::int64_t last_slot, std::uint64_t* slots) {
+  for (int i = 0; i < kTile; ++i) {
+    const std::int64_t slot = static_cast<std::int64_t>(slots[i]);
+    slots[i] = static_cast<std::uint64_t>(slot < last_slot ? slot : last_slot);
+  }
+}
+
+// Positions -> local slots, which exist whatever the directory holds: the permutation of others need not end.
 void slots_of_positions(const EpochOrder& epoch, Tile& tile, int count) {
   const std::uint64_t kept = epoch.shuffle.size;
   for (int i = 0; i < count; ++i) tile.item[i] = tile.item[i] < kept ? tile.item[i] : tile.item[i] % kept;
   permute_tile(epoch.shuffle, tile, count);
   select_tile(epoch.kept, tile.item, count);
+  clamp_tile(epoch.shard.num_slots - 1, tile.item);
 }
 
 }  // namespace

@@ -6,11 +6,13 @@ namespace {
 
 constexpr int kOrderBlock = 256;
 
-// Position -> local slot.
+// Position -> local slot, which exists whatever the directory holds: the permutation of others need not end.
 __device__ std::uint64_t slot_of_position(const EpochOrder& epoch, std::uint64_t position) {
   const std::uint64_t kept = epoch.shuffle.size;
   const std::uint64_t rank = permute(epoch.shuffle, position < kept ? position : position % kept);
-  return static_cast<std::uint64_t>(select_slot(epoch.kept, static_cast<std::int64_t>(rank)));
+  const std::uint64_t slot = static_cast<std::uint64_t>(select_slot(epoch.kept, static_cast<std::int64_t>(rank)));
+  const std::uint64_t last_slot = static_cast<std::uint64_t>(epoch.shard.num_slots - 1);
+  return slot < last_slot ? slot : last_slot;
 }
 
 // `remaining` stands apart from args, as args.remaining is of the host. Its words are null where all positions remain.

@@ -62,10 +62,21 @@ class Clock:
         self._spins = self._was_cut = False
         return back
 
+    def go_back(self, done: int) -> None:
+        """To where ``done`` losses had come. An epoch of constant length is a number of whole batches, also if some lack losses."""
+        self.done = self.drawn = done - done % self._batch_size
+
+    def align(self, unit: int) -> None:
+        """An iteration of elements of ``unit`` indices begins: what a plain sampler drew is no whole number of them."""
+        excess = 0 if self.length is None else self.drawn % unit
+        self.drawn -= excess
+        self.done -= excess
+
     def forget(self) -> None:
         """What the trainer said counts no more."""
         self._marked, self._was_cut, self._spins = None, False, False
 
     def load(self, done: int) -> None:
         """Goes on with a checkpoint."""
-        self.done = self.drawn = self._done_when_loaded = self._done_when_marked = done - done % self._batch_size
+        self.go_back(done)
+        self._done_when_loaded = self._done_when_marked = self.done

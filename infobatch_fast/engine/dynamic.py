@@ -30,11 +30,13 @@ class DynamicEpochs(Epochs):
 
     def select(self, epoch: int) -> None:
         """``set_epoch``. The current epoch may be iterated again; after a restart an earlier one is ignored, for good."""
-        self._select(epoch, by_trainer=True)
+        with self.changing:
+            self._select(epoch, by_trainer=True)
 
     def go_on_at(self, place: Place) -> None:
         """A loader goes on in the epoch of ``place``."""
-        self._select(place.epoch, by_trainer=False)
+        with self.changing:
+            self._select(place.epoch, by_trainer=False)
 
     def _select(self, epoch: int, by_trainer: bool) -> None:
         """Moves to ``epoch``; after a restart not backwards.
@@ -54,7 +56,8 @@ class DynamicEpochs(Epochs):
 
     def pieces(self, resume: Place | None, size: int, unit: int, drop_last: bool) -> Iterator[Piece]:
         """The plan's order; of the next epoch if this one was yielded to its end."""
-        plan, start = self._begin(resume)
+        with self.changing:
+            plan, start = self._begin(resume)
         for chunk in read_chunks(plan, start, size):
             yield Piece(plan.token, *chunk)
             if chunk.end < plan.length and not self.is_running(plan.token):
@@ -64,9 +67,10 @@ class DynamicEpochs(Epochs):
                 )
         if self.is_running(plan.token):  # the sampler is at the end, also where a last batch was dropped
             yield Piece(plan.token, plan.length, plan.length, NOTHING)
-        if plan is self._plan:
-            yielded = plan.length - start
-            self._exhausted, self._yielded = True, yielded - yielded % unit if drop_last else yielded
+        with self.changing:
+            if plan is self._plan:
+                yielded = plan.length - start
+                self._exhausted, self._yielded = True, yielded - yielded % unit if drop_last else yielded
 
     def _begin(self, resume: Place | None) -> tuple[Plan, int]:
         """An iterator's plan and first position.
@@ -93,10 +97,11 @@ class DynamicEpochs(Epochs):
         A loader asks the sampler for the last indices long before the last loss is in. So the epoch does not move on before
         everything that was yielded was scored; nor for somebody who calls set_epoch, and may ask in the last step.
         """
-        plan = self.plan()
-        if self._is_over(plan) and not self._was_selected and self.scored - self._scored_before >= self._yielded:
-            self._move_to(self.epoch + 1)
-        return self.plan().length
+        with self.changing:
+            plan = self.plan()
+            if self._is_over(plan) and not self._was_selected and self.scored - self._scored_before >= self._yielded:
+                self._move_to(self.epoch + 1)
+            return self.plan().length
 
     def order(self, start: int, stop: int | None) -> torch.Tensor:
         """Positions [start, stop) of the plan's order.

@@ -147,7 +147,8 @@ class Engine:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See ``InfoBatch.load_state_dict``."""
-        unpack_state(self.epochs, state)
+        with self.epochs.changing:
+            unpack_state(self.epochs, state)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
@@ -65,6 +66,8 @@ class Epochs(ABC):
         scored: Losses recorded since its plan was made; negative while losses of the plan before are on their way.
         planned_samples, planned_kept: Sums over the plans made so far.
         saved_fraction: What the latest pruned plan saved; None before there is one that knew scores.
+        changing: Held while the epoch moves on, a plan is made or an iteration begins, as loaders iterate in threads of their own.
+            It may be taken again by the thread that has it, and is taken before ``BitDirectory.lock``, never after it.
         moves: int64 [1], how often the current plan was given up; a stream's workers read it in shared memory.
         more_names: What this way of counting adds to a checkpoint, by name.
     """
@@ -75,6 +78,7 @@ class Epochs(ABC):
         self.planner = planner
         self.epoch = self.scored = self.planned_samples = self.planned_kept = 0
         self.saved_fraction: float | None = None
+        self.changing = threading.RLock()
         self.moves = torch.zeros(1, dtype=torch.int64)
         self._plan: Plan | None = None
         # To be taken up from its marks: after a restart, or where plans follow each other after an iteration that was broken off.
@@ -171,8 +175,13 @@ class Epochs(ABC):
 
     def plan(self) -> Plan:
         """The plan of the current epoch; made, or taken up from a checkpoint, at the first call."""
-        if self._plan is not None:
-            return self._plan
+        plan = self._plan
+        if plan is not None:
+            return plan
+        with self.changing:
+            return self._plan or self._make_plan()
+
+    def _make_plan(self) -> Plan:
         if self._saved_plan is not None:
             plan = self.planner.restore(self.epoch, *self._saved_plan)
             self._scored_before = self.scored
@@ -193,9 +202,10 @@ class Epochs(ABC):
 
     def replace_planner(self, planner: Planner) -> None:
         """Between epochs: the next plan is made by another planner."""
-        if self._plan is not None:
-            self._move_to(self.epoch + 1)
-        self.planner = planner
+        with self.changing:
+            if self._plan is not None:
+                self._move_to(self.epoch + 1)
+            self.planner = planner
 
     def saved_plan(self) -> SavedPlan | None:
         """What a checkpoint notes of the plan in force, if there is one."""

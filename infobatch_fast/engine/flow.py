@@ -87,22 +87,32 @@ class Flow(Epochs):
 
     def pieces(self, resume: Place | None, size: int, unit: int, drop_last: bool) -> Iterator[Piece]:
         """Whole elements, of which some begin in one plan and end in the next. After a cut they are the rest of the epoch."""
-        iteration, left = self._begin(), self._clock.left
+        with self.changing:
+            iteration, left = self._begin(unit), self._clock.left
         rest = NOTHING
         while left > 0:
-            ids = np.concatenate([rest, self._draw(int(min(size, left)) - len(rest))])
-            first, whole = self._clock.drawn - len(ids), len(ids) - len(ids) % unit
+            wanted = int(min(size, left)) - len(rest)
+            if wanted <= 0:
+                raise RuntimeError(
+                    f"the {left} indices that are left of this epoch are no whole batches of {unit}: iterate over "
+                    "sampler.batches(batch_size) with the batch_size that InfoBatch was constructed with, and report this"
+                )
+            with self.changing:
+                if not self.is_running(iteration):
+                    raise RuntimeError(
+                        "this iterator was followed by another one, or by load_state_dict(): take the batches of one iterator at "
+                        "a time"
+                    )
+                ids = np.concatenate([rest, self._draw(wanted)])
+                first, whole = self._clock.drawn - len(ids), len(ids) - len(ids) % unit
             ids, rest = ids[:whole], ids[whole:]
             if not whole:
                 continue
             left -= whole
             yield Piece(iteration, first, first + whole, ids)
-            if left > 0 and not self.is_running(iteration):
-                raise RuntimeError(
-                    "this iterator was followed by another one, or by load_state_dict(): take the batches of one iterator at a time"
-                )
-        if self.is_running(iteration):
-            self._iteration = None
+        with self.changing:
+            if self.is_running(iteration):
+                self._iteration = None
 
     def is_running(self, iteration: object) -> bool:
         """Whether this is the newest iteration, and has not come to its end."""
@@ -126,9 +136,9 @@ class Flow(Epochs):
         self._clock.done += index.numel()
         return weights
 
-    def _begin(self) -> object:
-        if self._clock.begin(runs=self._iteration is not None):
-            self._go_back()
+    def _begin(self, unit: int) -> object:
+        self._go_back_together(self._clock.begin(runs=self._iteration is not None))
+        self._clock.align(unit)
         self._backlog.level(self.plan())
         self._began = _Began(self.plan_in_force, self._position, self._clock.drawn, self._clock.done, self._backlog.owed)
         self._iteration = object()
@@ -166,18 +176,27 @@ class Flow(Epochs):
         self._backlog.share()
         return plan
 
-    def _go_back(self) -> None:
+    def _go_back_together(self, back: bool) -> None:
+        """Goes back if any rank must, all to the same place, though each counts its own losses. Collective."""
+        began = self._began
+        untouched = began is not None and began.done == self._clock.done and began.plan is self.plan_in_force
+        done, ranks = self._clock.done, self.table.ranks
+        if ranks.num_replicas > 1:
+            here = torch.tensor([back, untouched, done], dtype=torch.int64, device=self.table.device)
+            of_ranks = ranks.gather(here).cpu()
+            back, untouched, done = bool(of_ranks[:, 0].any()), bool(of_ranks[:, 1].all()), int(of_ranks[:, 2].min())
+        if back and began is not None:
+            self._go_back(began, untouched, done)
+
+    def _go_back(self, began: _Began, untouched: bool, done: int) -> None:
         """To where the trained part of the stream ends: where the iteration began, if nothing was trained since."""
-        if self._began is None:
-            return
-        plan, position, drawn, done, owed = self._began
-        if done == self._clock.done and plan is self.plan_in_force:
-            self._stand(position)
-            self._clock.drawn, self._backlog.owed = drawn, owed
+        if untouched:
+            self._stand(began.position)
+            self._clock.drawn, self._backlog.owed = began.drawn, began.owed
             return
         self._saved_plan, self._plan = self.saved_plan(), None  # what of it was visited is left out, as after a restart
         self._stand(0)
-        self._clock.drawn = self._clock.done
+        self._clock.go_back(done)
         self._backlog.go_back()
         self._count_owed()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -141,12 +142,19 @@ def weights_of_tiers(tiers: torch.Tensor) -> torch.Tensor:
 
 
 class BitDirectory:
-    """Marks, uint8 [mark_bytes(num_marks)], with a directory of the kept ones for select; by default all marks that fit."""
+    """Marks, uint8 [mark_bytes(num_marks)], with a directory of the kept ones for select; by default all marks that fit.
+
+    Attributes:
+        lock: Held by whoever reads an order by the directory, or writes it or its marks: native code drops the interpreter lock. It
+            may be taken again by the thread that has it, and never while other ranks are waited for.
+        version: How often they were written; an order by an older one is no order any more.
+    """
 
     def __init__(self, marks: torch.Tensor, num_marks: int | None = None) -> None:
         num_marks = 2 * marks.numel() if num_marks is None else num_marks
         blocks, device = _core.num_blocks(num_marks), marks.device
         self.marks = marks
+        self.lock, self.version = threading.RLock(), 0
         self._ones_before = empty_table(blocks + 1, torch.int64, device)
         self._hints = empty_table(blocks + 1, torch.int32, device)
         self._counts = torch.empty(_core.INDEX_COUNTS, dtype=torch.int64, device=device)

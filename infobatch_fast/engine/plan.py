@@ -18,6 +18,7 @@ class Plan:
         available: Those of them that are this rank's own, in their order; positions behind it repeat the order's start.
         restored: The plan goes on after a restart, without the samples that were visited before.
         directory: What ``epoch_order`` points into; held, as the planner may be replaced by one of a larger data set.
+        version: Of the directory, while this plan is what is written there.
         side_stream: Where the order is computed ahead of its use; None on the CPU.
         token: By which others know the plan again without keeping it, and with it a table, alive.
     """
@@ -36,13 +37,27 @@ class Plan:
     seconds: float
     epoch_order: ops.EpochOrder
     directory: ops.BitDirectory
+    version: int
     remaining: ops.BitDirectory | None
     device: torch.device
     side_stream: torch.cuda.Stream | None
     token: object = field(default_factory=object)
 
     def order(self, start: int, stop: int) -> torch.Tensor:
-        """Sample ids at positions [start, stop) of this rank's epoch: int64 [stop - start], on the table's device."""
+        """Sample ids at positions [start, stop) of this rank's epoch: int64 [stop - start], on the table's device.
+
+        Raises:
+            RuntimeError: The next plan was written over this one, perhaps by another thread.
+        """
+        with self.directory.lock:
+            if self.directory.version != self.version:
+                raise RuntimeError(
+                    f"this iterator belongs to epoch {self.epoch}, but another plan has taken the place of its own: start a new "
+                    "iteration after set_epoch() or load_state_dict()"
+                )
+            return self._order(start, stop)
+
+    def _order(self, start: int, stop: int) -> torch.Tensor:
         own = min(stop, self.available)
         pieces = [ops.order(self.epoch_order, self.remaining, start, own, self.device)] if start < own else []
         if own < stop:  # padding: from the start of the whole order

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -80,12 +82,13 @@ class Planner:
         """
         start = time.perf_counter()
         measured = self._measure()
-        self.before_writing()
         values = measured.values if pruned else self._never  # in a full epoch no score is below a threshold
         table, cutoffs, seed = self.table, self.settings.policy.cutoffs, self.settings.seed
-        ops.set_tiers(table.tiers, cutoffs)
-        counts = self.directory.draw_plan(table.scores, table.first_slot, values, table.tiers, seed, epoch, table.protect)
-        return self._finish(epoch, pruned, cutoffs, counts, Thresholds(values, measured.seen), False, start)
+        with self.writing():
+            ops.set_tiers(table.tiers, cutoffs)
+            counts = self.directory.draw_plan(table.scores, table.first_slot, values, table.tiers, seed, epoch, table.protect)
+            version = self.directory.version
+        return self._finish(epoch, pruned, cutoffs, counts, version, Thresholds(values, measured.seen), False, start)
 
     def restore(self, epoch: int, pruned: bool, cutoffs: ops.Cutoffs, thresholds: tuple[float, ...], seen: int) -> Plan:
         """The plan that the marks in the table stand for, with these numbers; what they mark as visited is left out.
@@ -98,15 +101,25 @@ class Planner:
         levels = [*reversed(thresholds), *[NEVER] * (ops.MAX_THRESHOLDS - len(thresholds))]
         values = torch.tensor(levels, dtype=torch.float32, device=self.table.device)
         known = Thresholds(values, torch.tensor([seen], dtype=torch.int64, device=self.table.device))
-        return self._finish(epoch, pruned, cutoffs, self.count_marks(), known, True, start)
+        with self.writing():
+            counts, version = self.directory.build(), self.directory.version
+        return self._finish(epoch, pruned, cutoffs, counts, version, known, True, start)
 
     def count_marks(self) -> torch.Tensor:
         """Indexes marks that were read from a checkpoint, and counts them as ``BitDirectory.build`` does."""
-        self.before_writing()
-        return self.directory.build()
+        with self.writing():
+            return self.directory.build()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around all that writes marks or their directory: no order is read meanwhile, and none of the plan before any more."""
+        with self.directory.lock:
+            self.directory.version += 1
+            self.before_writing()
+            yield
 
     def before_writing(self) -> None:
-        """Whoever is about to write the marks: the order of the plan before may still be read ahead from them."""
+        """The GPU may still read ahead the order of the plan before."""
         if self.side_stream is not None:
             torch.cuda.current_stream(self.table.device).wait_stream(self.side_stream)
 
@@ -122,6 +135,7 @@ class Planner:
         pruned: bool,
         cutoffs: ops.Cutoffs,
         counts: torch.Tensor,
+        version: int,
         thresholds: Thresholds,
         restored: bool,
         start: float,
@@ -139,7 +153,8 @@ class Planner:
         epoch_order = ops.EpochOrder(table.shard, shuffle(here.kept, self.settings.seed, epoch, ranks.rank), self.directory.native)
         available, remaining = [report.kept for report in reports], None
         if restored:
-            remaining = ops.BitDirectory(ops.mark_remaining(epoch_order, here.kept, table.marks))
+            with self.directory.lock:
+                remaining = ops.BitDirectory(ops.mark_remaining(epoch_order, here.kept, table.marks))
             available = ranks.gather(remaining.build()[:1])[:, 0].tolist()
         return Plan(
             epoch=epoch,
@@ -156,6 +171,7 @@ class Planner:
             seconds=time.perf_counter() - start,
             epoch_order=epoch_order,
             directory=self.directory,
+            version=version,
             remaining=remaining,
             device=table.device,
             side_stream=self.side_stream,

@@ -85,18 +85,19 @@ def unpack_state(epochs: Epochs, state: dict[str, Any]) -> None:
         scores, marks, protected = _check(epochs, state)
     except ValueError:
         if isinstance(state, dict) and _is_live(state.get("scores"), table):
-            table.clear()
+            with epochs.planner.writing():
+                table.clear()
             epochs.load(0, 0, (0, 0), None)
             epochs.load_more({})
         raise
-    epochs.planner.before_writing()
-    table.scores.copy_(scores)
-    for piece in _pieces(table.scores):
-        # One NaN only: the GPU claims slots by others, and one with its sign set would be below any threshold on the CPU.
-        piece.masked_fill_(piece.isnan(), math.nan)
-    table.row_marks.copy_(marks)
     c0, c1, c2, c3 = state["cutoffs"].tolist()
-    ops.set_tiers(table.tiers, (c0, c1, c2, c3))
+    with epochs.planner.writing():
+        table.scores.copy_(scores)
+        for piece in _pieces(table.scores):
+            # One NaN only: the GPU claims slots by others, and one with its sign set would be below any threshold on the CPU.
+            piece.masked_fill_(piece.isnan(), math.nan)
+        table.row_marks.copy_(marks)
+        ops.set_tiers(table.tiers, (c0, c1, c2, c3))
     if protected is not None:
         table.protect = protected.to(table.device, copy=True)
     table.faults.zero_()

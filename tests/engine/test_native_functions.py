@@ -172,3 +172,19 @@ def test_the_generator_of_the_oracle_gives_the_known_answers() -> None:
     assert philox((0, 0, 0, 0), (0, 0)) == (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)
     assert philox((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0)) == pi
     assert philox((2499, 0, 0, 0), (20111115, 0))[3] == 1955073260
+
+
+@pytest.mark.parametrize("slots", [1, 127, 1000, 70_000])
+def test_an_order_by_a_directory_that_was_written_over_leaves_no_array_and_ends(slots: int, device: torch.device) -> None:
+    marks = torch.full((ops.mark_bytes(slots),), 0x11, dtype=torch.uint8, device=device)
+    directory = ops.BitDirectory(marks, slots)
+    shard = ops.Shard(ops.deal_permutation(slots, 5), 0, slots)
+    order = ops.EpochOrder(shard, ops.shuffle_permutation(slots, 5, 1, 0), directory.native)
+    dice = torch.Generator().manual_seed(slots)
+    for _ in range(20):
+        for array in (directory._ones_before, directory._hints, marks):
+            bytes_of = array.view(torch.uint8)
+            bytes_of.copy_(torch.randint(0, 256, bytes_of.shape, generator=dice, dtype=torch.uint8))
+        for remaining in (None, directory):
+            ids = ops.order(order, remaining, 0, slots, device)
+            assert 0 <= int(ids.min()) <= int(ids.max()) < slots

@@ -77,3 +77,16 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch(steps: int, with_pruner: bool) 
     rest = train(again, loader)
     assert again.epoch == 1
     assert visited + rest == expected
+
+
+def test_a_loop_that_is_broken_off_leaves_its_reader_behind_and_the_next_one_is_right() -> None:
+    pruner = InfoBatch(300_000, 100, delta=1.0)
+    pruner.update(torch.arange(300_000), torch.rand(300_000))
+    loader: Any = Loader(Prefetcher(SamplerWrapper(pruner.sampler.batches(256)), prefetch_factor=64))
+    for _ in range(20):
+        for step, batch in enumerate(loader):
+            assert 0 <= min(batch) <= max(batch) < 300_000
+            if step == 3:
+                break
+    whole = [sample for batch in loader for sample in batch]
+    assert len(set(whole)) == len(whole) == len(pruner.sampler)
