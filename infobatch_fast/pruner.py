@@ -16,6 +16,7 @@ from .engine.engine import Engine
 from .engine.expected import expected_steps
 from .engine.histogram import count_scores
 from .engine.lengths import Lengths
+from .engine.odd import explain_odd
 from .engine.protect import Protect, count_bits
 from .engine.ranks import find_ranks
 from .engine.schedule import Schedule
@@ -164,12 +165,16 @@ class InfoBatch(Arguments):
             IndexError: With ``check="sync"``: an index is out of range or belongs to another rank; nothing was recorded.
         """
         check_choice("reduction", reduction, ("mean", "sum", "none"))
-        device = self.engine.device
-        index = check_index(index, device)
-        check_values("losses", losses, index, device)
-        if scores is not None:
-            check_values("scores", scores, index, device)
-        return self.engine.update(index, losses, losses if scores is None else scores, reduction)
+        device, given = self.engine.device, index
+        try:
+            index = check_index(index, device)
+            check_values("losses", losses, index, device)
+            if scores is not None:
+                check_values("scores", scores, index, device)
+            return self.engine.update(index, losses, losses if scores is None else scores, reduction)
+        except Exception:  # looked for here and not before, as it would cost each step time
+            explain_odd(index=given, losses=losses, scores=scores)
+            raise
 
     def weights(self, index: Index) -> torch.Tensor:
         """Weights of samples under the current plan, float32 [B] on the pruner's device. Nothing is recorded.

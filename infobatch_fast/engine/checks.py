@@ -8,9 +8,11 @@ from collections.abc import Iterable, Sequence, Sized
 from numbers import Integral
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 
 from . import ops
+from .odd import refuse_odd
 
 Index: TypeAlias = torch.Tensor | Sequence[int] | int
 
@@ -110,10 +112,15 @@ def check_index(index: Index, device: torch.device) -> torch.Tensor:
                 f"index must be of an integer dtype, got {index.dtype}: pass the sample indices that the batch came with, from "
                 "DataLoader(with_index(dataset), ...); floats cannot hold indices above 2^24"
             )
+        is_unsigned = index.dtype == torch.uint64 and not torch.compiler.is_compiling()
         index = index.to(torch.int64)
+        if is_unsigned and index.is_cpu and bool((index < 0).any()):  # they wrapped around; on a GPU that is told as out of range
+            raise ValueError(f"index must be below 2^63, got {int(index[index < 0][0]) % 2**64}: pass int64 sample indices")
     if index.dim() != 1:
         raise ValueError(f"index must be of shape [B], got {list(index.shape)}: pass one index a sample, index.flatten()")
     if index.device != device:
+        if index.device.type not in ("cpu", "cuda"):
+            raise ValueError(f"index is on {index.device}, where no pruner can be: pass index.cpu()")
         if device.type == "cpu":
             raise ValueError(
                 f"index is on {index.device} and the pruner on cpu, so each step would wait for the GPU: construct "
@@ -135,21 +142,36 @@ def _for_copy(index: torch.Tensor, device: torch.device) -> torch.Tensor:
     return index if index.is_pinned() else index.pin_memory()
 
 
+def host_tensor(values: Any) -> torch.Tensor:
+    """Python or NumPy data as a tensor on the CPU, whatever the default device.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: It cannot be one.
+    """
+    # torch takes np.uint64 in arrays alone, neither negative strides nor the other order of bytes, and warns of read-only arrays.
+    if isinstance(values, (list, tuple)) and values and isinstance(values[0], np.unsignedinteger):
+        values = np.array(values)
+    if isinstance(values, np.ndarray):
+        values = np.array(values, dtype=values.dtype.newbyteorder("="))
+    return torch.as_tensor(values, device="cpu")
+
+
 def _index_tensor(index: Index) -> torch.Tensor:
     if not isinstance(index, torch.Tensor):
         try:
-            index = torch.as_tensor([index] if isinstance(index, Integral) else index)
-        except (TypeError, ValueError, RuntimeError):
-            raise TypeError(f"index must be a tensor or a sequence of ints, got {reprlib.repr(index)}") from None
+            index = host_tensor([index] if isinstance(index, Integral) else index)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            raise TypeError(f"index must be a tensor or a sequence of ints below 2^63, got {reprlib.repr(index)}") from None
         if index.numel() == 0:  # torch takes an empty list for floats
             index = index.to(torch.int64)
-    _refuse_dtensor("index", index)
+    else:
+        _refuse_subclass("index", index)
     return index
 
 
-def _refuse_dtensor(name: str, tensor: torch.Tensor) -> None:
-    if hasattr(tensor, "to_local"):
-        raise TypeError(f"{name} must be a plain tensor, got a {type(tensor).__name__}: pass {name}.full_tensor()")
+def _refuse_subclass(name: str, tensor: torch.Tensor) -> None:
+    if hasattr(tensor, "to_local") or not torch.compiler.is_compiling():  # which runs this with tensors that stand for others
+        refuse_odd(**{name: tensor})
 
 
 def check_values(name: str, values: torch.Tensor, index: torch.Tensor, device: torch.device) -> None:
@@ -162,7 +184,9 @@ def check_values(name: str, values: torch.Tensor, index: torch.Tensor, device: t
     if type(values) is not torch.Tensor:
         if not isinstance(values, torch.Tensor):
             raise TypeError(f"{name} must be a tensor, got {type(values).__name__}")
-        _refuse_dtensor(name, values)
+        _refuse_subclass(name, values)
+    if values.layout is not torch.strided:
+        refuse_odd(**{name: values})
     if values.shape != index.shape:  # so it has one dimension, as check_index saw to
         hint = (
             "reduce to one number a sample, for instance losses.mean(dim=1)"
@@ -175,6 +199,10 @@ def check_values(name: str, values: torch.Tensor, index: torch.Tensor, device: t
     if not values.dtype.is_floating_point:
         raise TypeError(f"{name} must be of a floating dtype, got {values.dtype}")
     if values.device != device:
+        if values.device.type not in ("cpu", "cuda"):
+            raise ValueError(
+                f"{name} must be on {device}, where the pruner is, got {values.device}: pass {name}.to({str(device)!r})"
+            )
         raise ValueError(
             f"{name} is on {values.device} and the pruner on {device}: construct InfoBatch(..., device={str(values.device)!r}), "
             "the device that computes the losses"

@@ -14,6 +14,7 @@ from .epochs import Epochs
 from .flow import Flow
 from .growth import grow
 from .marks import KEPT, weights_of
+from .odd import refuse_odd
 from .planner import Planner
 from .protect import Protect, check_protect, protect_samples
 from .ranks import Ranks
@@ -69,8 +70,8 @@ class Engine:
 
     def update(self, index: torch.Tensor, losses: torch.Tensor, scores: torch.Tensor, reduction: str) -> torch.Tensor:
         """Records scores of any floating dtype, [B], and returns the weighted losses: "mean", "sum" or "none". All are checked."""
-        if scores.dtype != torch.float32:
-            scores = scores.detach().to(torch.float32)
+        # A view with the sign set apart, as that of the imaginary part of a conjugate, has other numbers in its memory.
+        scores = scores.resolve_neg() if scores.dtype == torch.float32 else scores.detach().to(torch.float32)
         # Each of torch's operators, here and in backward, takes the host microseconds: with 1/B in the weights one is enough.
         averaged = reduction == "mean" and losses.dtype == torch.float32 and losses.numel() > 0
         scores = scores.contiguous()
@@ -105,6 +106,7 @@ class Engine:
 
     def look_up(self, index: Index) -> tuple[torch.Tensor, torch.Tensor]:
         """Slots (int64, -1 for a sample of another rank) and marks (uint8) of samples under the current plan: [B]."""
+        refuse_odd(index=index)
         checked = check_index(index, self.device)
         self.epochs.plan()
         table = self.table

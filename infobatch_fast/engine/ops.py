@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 import torch
 
+from .odd import address
+
 try:
     from . import _core
 except ImportError as error:
@@ -61,7 +63,7 @@ def empty_table(size: int, dtype: torch.dtype, device: torch.device) -> torch.Te
     """An uninitialised 1-D tensor; on the CPU its memory is advised to take huge pages, as it will be read at random."""
     table = torch.empty(size, dtype=dtype, device=device)
     if device.type == "cpu":
-        _core.advise_huge_pages(table.data_ptr(), table.numel() * table.element_size())
+        _core.advise_huge_pages(address(table), table.numel() * table.element_size())
     return table
 
 
@@ -76,15 +78,15 @@ def sum_scores(scores: torch.Tensor, thresholds: torch.Tensor | None = None) -> 
     Where no other ranks have scores, ``thresholds``, float32 [3], takes what ``mean_threshold`` would return.
     """
     total = torch.empty(_core.SUM_WORDS + 1, dtype=torch.int64, device=scores.device)
-    address = 0 if thresholds is None else thresholds.data_ptr()
-    _core.sum_scores(*_where(scores), scores.data_ptr(), scores.numel(), total.data_ptr(), address)
+    written = 0 if thresholds is None else address(thresholds)
+    _core.sum_scores(*_where(scores), address(scores), scores.numel(), address(total), written)
     return total[:-1]
 
 
 def mean_threshold(total: torch.Tensor) -> torch.Tensor:
     """The mean threshold of an exact sum: float32 [3], padded with -inf."""
     thresholds = torch.empty(MAX_THRESHOLDS, dtype=torch.float32, device=total.device)
-    _core.mean_threshold(*_where(total), total.data_ptr(), thresholds.data_ptr())
+    _core.mean_threshold(*_where(total), address(total), address(thresholds))
     return thresholds
 
 
@@ -106,8 +108,8 @@ class QuantileSelection:
         self._state = torch.empty(_core.QUANTILE_STATE_BYTES // 8, dtype=torch.int64, device=device)
         self._counts = torch.empty(_core.DIGIT_WORDS, dtype=torch.int64, device=device)
         self.thresholds = torch.empty(MAX_THRESHOLDS, dtype=torch.float32, device=device)
-        addresses = (self._state.data_ptr(), self._counts.data_ptr(), self.thresholds.data_ptr())
-        self._native = _core.DigitPass(scores.data_ptr(), scores.numel(), fractions, *addresses, alone)
+        addresses = (address(self._state), address(self._counts), address(self.thresholds))
+        self._native = _core.DigitPass(address(scores), scores.numel(), fractions, *addresses, alone)
 
     @property
     def seen(self) -> torch.Tensor:
@@ -128,7 +130,7 @@ class QuantileSelection:
 
 def set_tiers(tiers: torch.Tensor, cutoffs: Cutoffs) -> None:
     """Writes the cutoffs of each tier, and the weights that undo them, into ``tiers``: int32 [8], made by ``empty_tiers``."""
-    _core.set_tiers(*_where(tiers), cutoffs, tiers.data_ptr())
+    _core.set_tiers(*_where(tiers), cutoffs, address(tiers))
 
 
 def empty_tiers(device: torch.device) -> torch.Tensor:
@@ -159,9 +161,9 @@ class BitDirectory:
         self._hints = empty_table(blocks + 1, torch.int32, device)
         self._counts = torch.empty(_core.INDEX_COUNTS, dtype=torch.int64, device=device)
         self._scratch = torch.empty(0 if device.type == "cpu" else _core.INDEX_SCRATCH, dtype=torch.int64, device=device)
-        directory = (self._ones_before.data_ptr(), self._hints.data_ptr())
-        self._index = _core.IndexBits(marks.data_ptr(), num_marks, *directory, self._counts.data_ptr(), self._scratch.data_ptr())
-        self.native = _core.BitIndex(marks.data_ptr(), blocks, *directory)
+        directory = (address(self._ones_before), address(self._hints))
+        self._index = _core.IndexBits(address(marks), num_marks, *directory, address(self._counts), address(self._scratch))
+        self.native = _core.BitIndex(address(marks), blocks, *directory)
 
     def build(self) -> torch.Tensor:
         """Indexes the marks as they are now.
@@ -195,15 +197,15 @@ class BitDirectory:
         """
         _core.draw_plan(
             *_where(scores),
-            scores.data_ptr(),
+            address(scores),
             first_slot,
             scores.numel(),
-            thresholds.data_ptr(),
-            tiers.data_ptr(),
+            address(thresholds),
+            address(tiers),
             seed,
             epoch,
-            0 if protect is None else protect.data_ptr(),
-            self.marks.data_ptr(),
+            0 if protect is None else address(protect),
+            address(self.marks),
             self._index,
         )
         return self._counts
@@ -212,30 +214,30 @@ class BitDirectory:
 def order(epoch: EpochOrder, remaining: BitDirectory | None, start: int, stop: int, device: torch.device) -> torch.Tensor:
     """Sample ids at positions [start, stop) of the order, or of what remains of it: int64."""
     ids = torch.empty(stop - start, dtype=torch.int64, device=device)
-    _core.order(*_where(ids), epoch, None if remaining is None else remaining.native, start, stop - start, ids.data_ptr())
+    _core.order(*_where(ids), epoch, None if remaining is None else remaining.native, start, stop - start, address(ids))
     return ids
 
 
 def mark_remaining(epoch: EpochOrder, positions: int, marks: torch.Tensor) -> torch.Tensor:
     """Marks of the positions of an order: kept are those that are not visited."""
     remaining = torch.empty(mark_bytes(positions), dtype=torch.uint8, device=marks.device)
-    _core.mark_remaining(*_where(marks), epoch, marks.data_ptr(), remaining.data_ptr())
+    _core.mark_remaining(*_where(marks), epoch, address(marks), address(remaining))
     return remaining
 
 
 def look_up(shard: Shard, marks: torch.Tensor, faults: torch.Tensor, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Slots (int64, -1 for a bad index) and marks (uint8) of sample ids; bad ones are added to ``faults``."""
-    slots = torch.empty_like(index)
+    slots = torch.empty(index.numel(), dtype=torch.int64, device=index.device)
     found = torch.empty(index.numel(), dtype=torch.uint8, device=index.device)
     _core.look_up(
         *_where(index),
         shard,
-        marks.data_ptr(),
-        faults.data_ptr(),
-        index.data_ptr(),
+        address(marks),
+        address(faults),
+        address(index),
         index.numel(),
-        slots.data_ptr(),
-        found.data_ptr(),
+        address(slots),
+        address(found),
     )
     return slots, found
 
@@ -245,7 +247,7 @@ class Recorder:
 
     def __init__(self, shard: Shard, scores: torch.Tensor, marks: torch.Tensor, faults: torch.Tensor, tiers: torch.Tensor) -> None:
         self._held = (scores, marks, faults, tiers)
-        pointers = (scores.data_ptr(), marks.data_ptr(), faults.data_ptr(), tiers.data_ptr())
+        pointers = (address(scores), address(marks), address(faults), address(tiers))
         self._record = _core.Recorder(_where(scores)[0], shard, *pointers).record
 
     def __call__(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool = False) -> torch.Tensor:
@@ -254,5 +256,9 @@ class Recorder:
         All tensors are contiguous and on the table's device. Scores may be part of an autograd graph: it is not added to.
         """
         weights = torch.empty_like(scores)
-        self._record(_where(scores)[1], index.data_ptr(), scores.data_ptr(), index.numel(), averaged, weights.data_ptr())
+        index_at, scores_at, weights_at = index.data_ptr(), scores.data_ptr(), weights.data_ptr()
+        if not (index_at and scores_at and weights_at):  # else ``address``, which takes the host longer, has nothing to say
+            for tensor in (index, scores, weights):
+                address(tensor)
+        self._record(_where(scores)[1], index_at, scores_at, index.numel(), averaged, weights_at)
         return weights

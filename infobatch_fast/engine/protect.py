@@ -9,6 +9,8 @@ from typing import TypeAlias
 import torch
 
 from . import ops
+from .checks import host_tensor
+from .odd import refuse_odd
 from .table import ScoreTable
 
 Protect: TypeAlias = torch.Tensor | Sequence[int] | Sequence[bool]
@@ -23,8 +25,9 @@ def check_protect(protect: Protect, num_samples: int) -> torch.Tensor:
         ValueError: It is not of one dimension, or a mask of another length than the data set.
         IndexError: An id is out of range.
     """
+    refuse_odd(protect=protect)
     try:
-        given = torch.as_tensor(protect)
+        given = protect if isinstance(protect, torch.Tensor) else host_tensor(protect)
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"protect must be sample ids or a bool mask, got {reprlib.repr(protect)}") from None
     if given.numel() == 0 and not isinstance(protect, torch.Tensor):  # torch takes an empty list for floats

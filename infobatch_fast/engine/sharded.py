@@ -28,10 +28,15 @@ def shared_tensor(local: torch.Tensor, first: int, total: int, ranks: Ranks) -> 
     return DTensor.from_local(wrapped, mesh, [Shard(0)], run_check=False, shape=torch.Size([total]), stride=(1,))
 
 
+def is_sharded(value: torch.Tensor) -> bool:
+    """Whether ``value`` is a DTensor."""
+    return hasattr(value, "to_local")
+
+
 def local_part(value: torch.Tensor, first: int, length: int, total: int) -> torch.Tensor | None:
     """Elements [first, first + length) of a tensor that is whole, or that ``shared_tensor`` made; None where they are not there."""
-    if hasattr(value, "to_local"):  # a DTensor
-        wrapped = value.to_local()
+    if is_sharded(value):
+        wrapped = value.to_local()  # type: ignore[attr-defined]
         if value.shape != (total,) or not hasattr(wrapped, "local_offsets"):
             return None
         same = wrapped.local_offsets() == [(first,)] and wrapped.local_sizes() == [(length,)]

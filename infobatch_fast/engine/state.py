@@ -12,8 +12,9 @@ from . import ops
 from .checks import check_int
 from .epochs import LAST_EPOCH, Epochs, SavedPlan
 from .marks import BYTES_PER_ROW, rows_of
+from .odd import oddity
 from .ranks import Ranks
-from .sharded import local_part, shared_tensor
+from .sharded import is_sharded, local_part, shared_tensor
 from .table import NEVER, ScoreTable
 
 FORMAT, FORMAT_WITH_PROTECTED = 1, 2  # the second has one tensor more
@@ -118,8 +119,20 @@ def _is_live(value: Any, table: ScoreTable) -> bool:
     """Whether ``value`` is the memory of the table's own scores."""
     if not isinstance(value, torch.Tensor):
         return False
-    part = local_part(value, table.first_slot, table.num_slots, table.num_samples)
-    return part is not None and part.numel() > 0 and part.data_ptr() == table.scores.data_ptr()
+    if is_sharded(value) or oddity("state['scores']", value) is None:
+        part = local_part(value, table.first_slot, table.num_slots, table.num_samples)
+        return part is not None and part.numel() > 0 and part.data_ptr() == table.scores.data_ptr()
+    return False
+
+
+def _is_readable(name: str, value: Any) -> bool:
+    """Whether ``value`` is a tensor, whose numbers are there then."""
+    if not isinstance(value, torch.Tensor):
+        return False
+    found = None if is_sharded(value) else oddity(name, value)
+    if found is not None:
+        raise ValueError(f"{name} must be a plain tensor, got {found}")
+    return True
 
 
 def _check(epochs: Epochs, state: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
@@ -171,7 +184,7 @@ def _read_parts(table: ScoreTable, state: dict[str, Any], protects: bool) -> tup
         *([("protected", torch.uint8, row, rows, rows_of(table.num_samples))] if protects else []),
     ):
         value = state[name]
-        part = local_part(value, first, length, total) if isinstance(value, torch.Tensor) else None
+        part = local_part(value, first, length, total) if _is_readable(f"state[{name!r}]", value) else None
         if part is None or part.dtype != dtype:
             got = f"{value.dtype} {list(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)
             raise ValueError(f"state[{name!r}] must be a tensor of {dtype} [{total}], got {got}")

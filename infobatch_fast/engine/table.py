@@ -125,7 +125,7 @@ class ScoreTable:
 
     def look_up(self, ids: torch.Tensor) -> LookedUp:
         """Slots and marks of sample ids, int64 [B] on the table's device. Bad ids are told, and not added to ``faults``."""
-        faults = torch.zeros_like(self.faults)
+        faults = torch.zeros(4, dtype=torch.int64, device=self.device)
         return LookedUp(*ops.look_up(self.shard, self.marks, faults, ids), faults)
 
     def slots_of(self, ids: torch.Tensor) -> torch.Tensor:

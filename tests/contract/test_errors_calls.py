@@ -35,11 +35,19 @@ INDICES = [
     (True, TypeError, "index must be of an integer dtype, got torch.bool"),
     (1.0, TypeError, "index must be of an integer dtype, got torch.float"),
     (np.array([1.0, 2.0]), TypeError, "index must be of an integer dtype, got torch.float64"),
-    (["a", "b"], TypeError, "index must be a tensor or a sequence of ints, got ['a', 'b']"),
-    ("ab", TypeError, "index must be a tensor or a sequence of ints, got 'ab'"),
-    (None, TypeError, "index must be a tensor or a sequence of ints, got None"),
-    ({1, 2}, TypeError, "index must be a tensor or a sequence of ints, got {1, 2}"),
-    ([2**63, 1], TypeError, "index must be a tensor or a sequence of ints, got [9223372036854775808, 1]"),
+    (["a", "b"], TypeError, "index must be a tensor or a sequence of ints below 2^63, got ['a', 'b']"),
+    ("ab", TypeError, "index must be a tensor or a sequence of ints below 2^63, got 'ab'"),
+    (None, TypeError, "index must be a tensor or a sequence of ints below 2^63, got None"),
+    ({1, 2}, TypeError, "index must be a tensor or a sequence of ints below 2^63, got {1, 2}"),
+    (np.array(1), ValueError, "index must be of shape [B], got []: pass one index a sample"),
+    (np.array([True, False]), TypeError, "index must be of an integer dtype, got torch.bool"),
+    (np.bool_(True), TypeError, "index must be of an integer dtype, got torch.bool"),
+    (np.array(["1", "2"]), TypeError, "index must be a tensor or a sequence of ints below 2^63, got array"),
+    (np.array([1, 2**63 + 5], np.uint64), ValueError, "index must be below 2^63, got 9223372036854775813: pass int64"),
+    (torch.tensor([2**63, 1], dtype=torch.uint64), ValueError, "index must be below 2^63, got 9223372036854775808"),
+    (np.uint64(2**63), TypeError, "index must be a tensor or a sequence of ints below 2^63, got"),
+    (2**70, TypeError, "index must be a tensor or a sequence of ints below 2^63, got 1180591620717411303424"),
+    ([2**63, 1], TypeError, "index must be a tensor or a sequence of ints below 2^63, got [9223372036854775808, 1]"),
 ]
 
 
@@ -70,8 +78,23 @@ def test_indices_of_every_integer_type_are_taken(pruner: InfoBatch) -> None:
     expected = pruner.weights(torch.tensor([1, 2])).tolist()
     dtypes = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16, torch.uint32, torch.uint64]
     indices: list[Any] = [torch.tensor([1, 2]).to(dtype) for dtype in dtypes]
-    for index in [*indices, [1, 2], (1, 2), range(1, 3), np.array([1, 2]), np.array([1, 2], np.int32)]:
+    backwards, sealed = np.arange(4)[2:0:-1], np.array([1, 2])
+    sealed.flags.writeable = False
+    arrays = [
+        np.array([1, 2]),
+        np.array([1, 2], np.int32),
+        backwards[::-1],
+        np.array([1, 2], ">i8"),
+        sealed,
+        list(np.array([1, 2])),
+        list(np.array([1, 2], np.uint64)),
+    ]
+    for index in [*indices, [1, 2], (1, 2), range(1, 3), *arrays]:
         assert pruner.weights(index).tolist() == expected
+    assert pruner.weights(backwards).tolist() == expected[::-1]
+    assert pruner.weights(np.int64(1)).tolist() == pruner.weights(np.uint64(1)).tolist() == expected[:1]  # type: ignore[arg-type]
+    for nothing in ([], (), range(0), np.array([]), np.array([], np.int32)):
+        assert pruner.weights(nothing).tolist() == []  # type: ignore[arg-type]
     assert pruner.weights(1).tolist() == expected[:1]
     assert type(pruner.is_kept(1)) is bool
 
