@@ -10,6 +10,8 @@ import torch
 
 from infobatch_fast import InfoBatch, MeanThreshold, Policy, QuantileTiers
 from infobatch_fast.engine import ops
+from infobatch_fast.engine.damage import CHECK_BYTES
+from infobatch_fast.engine.marks import BYTES_PER_ROW, rows_of
 from infobatch_fast.engine.ranks import Ranks
 
 SIZES = (10**8, 10**9, 10**10, 10**11)
@@ -53,7 +55,7 @@ def pruner_of(n: int, ranks: Ranks | None = None, policy: Policy | None = None) 
 def memory(n: int, world: int) -> dict[str, Any]:
     """Of the rank that owns most, and of a checkpoint of all."""
     slots = max(Ranks(world, rank).shard(n)[1] for rank in range(world))
-    state = 4 * n + 4 * math.ceil(n / 8)
+    state = 4 * n + (BYTES_PER_ROW + CHECK_BYTES) * rows_of(n)
     return {"n": n, "world": world, "slots": slots, "bytes": {"tables": ops.table_bytes(slots)}, "state_bytes": state}
 
 

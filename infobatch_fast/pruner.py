@@ -327,7 +327,7 @@ class InfoBatch(Arguments):
 
         Returns:
             Numbers and tensors that ``torch.save`` writes and ``torch.load(weights_only=True)`` reads. The tensors are the live
-            ones: save or clone them before the next step. 4.5 bytes a sample.
+            ones: save or clone them before the next step. 4.75 bytes a sample.
         """
         return self.engine.state_dict()
 
@@ -338,7 +338,7 @@ class InfoBatch(Arguments):
         saved plan, later ones follow this pruner's arguments.
 
         Raises:
-            ValueError: ``state`` does not fit: another format, data set size, seed or order. Nothing is changed then.
+            ValueError: ``state`` does not fit (another format, data set size, seed or order) or is damaged; nothing is changed.
         """
         self.engine.load_state_dict(state)
 

@@ -10,6 +10,7 @@ import torch
 
 from . import ops
 from .checks import check_int
+from .damage import CHECK_BYTES, check_damage, check_version, number_check, row_checks
 from .epochs import LAST_EPOCH, Epochs, SavedPlan
 from .marks import BYTES_PER_ROW, rows_of
 from .odd import oddity
@@ -17,7 +18,7 @@ from .ranks import Ranks
 from .sharded import is_sharded, local_part, shared_tensor
 from .table import NEVER, ScoreTable
 
-FORMAT, FORMAT_WITH_PROTECTED = 1, 2  # the second has one tensor more
+FORMAT, FORMAT_WITH_PROTECTED = 3, 4  # the second has one tensor more
 PIECE = 1 << 24  # scores looked at in one go, as torch makes temporary copies of them
 
 _FITS = {  # what must be equal, and what to do if it is not
@@ -57,13 +58,15 @@ def pack_state(epochs: Epochs) -> dict[str, Any]:
     }
     if table.protect is not None:  # a copy, so that a state which is read into it and then refused leaves the pruner's own
         state["protected"] = shared_tensor(table.protect.clone(), first_row, rows, ranks)
-    return state
+    checks = row_checks(table.scores, table.row_marks, table.protect, first_row)
+    state["row_checks"] = shared_tensor(checks, CHECK_BYTES * first_row, CHECK_BYTES * rows, ranks)
+    return state | {"number_check": number_check(state)}
 
 
 def gather_state(epochs: Epochs) -> dict[str, Any]:
     """A state for savers that write a single file: a copy on the CPU, whole on the first rank, empty on the others.
 
-    A collective call. It loads on any number of ranks, each of which reads all of it: 4.5 bytes a sample of the data set.
+    A collective call. It loads on any number of ranks, each of which reads all of it: 4.75 bytes a sample of the data set.
     """
     state, table, ranks = pack_state(epochs), epochs.table, epochs.table.ranks
     shards = [Ranks(ranks.num_replicas, rank).shard(table.num_samples)[1] for rank in range(ranks.num_replicas)]
@@ -71,6 +74,8 @@ def gather_state(epochs: Epochs) -> dict[str, Any]:
     state["marks"] = ranks.collect(table.row_marks, [BYTES_PER_ROW * rows_of(size) for size in shards])
     if table.protect is not None:
         state["protected"] = ranks.collect(table.protect, [rows_of(size) for size in shards])
+    checks = row_checks(table.scores, table.row_marks, table.protect, table.first_slot // ops.ROW_SLOTS)
+    state["row_checks"] = ranks.collect(checks, [CHECK_BYTES * rows_of(size) for size in shards])
     return state if ranks.rank == 0 else {}
 
 
@@ -141,6 +146,7 @@ def _check(epochs: Epochs, state: dict[str, Any]) -> tuple[torch.Tensor, torch.T
     if isinstance(state, dict) and more.isdisjoint(state):  # the run had epochs as long as their plans
         expected = {name: value for name, value in expected.items() if name not in more}
     expected.pop("protected", None)
+    check_version(state, expected["format"])
     if not isinstance(state, dict) or not expected.keys() <= state.keys():
         missing = sorted(expected.keys() - state.keys()) if isinstance(state, dict) else f"all, it is a {type(state).__name__}"
         raise ValueError(f"state must be what InfoBatch.state_dict() returned; missing: {missing}")
@@ -150,8 +156,8 @@ def _check(epochs: Epochs, state: dict[str, Any]) -> tuple[torch.Tensor, torch.T
     protects = state["format"] == FORMAT_WITH_PROTECTED
     if protects and "protected" not in state:
         raise ValueError(
-            "state has format=2, which holds protected samples, but no 'protected': construct InfoBatch with protect=[] to load it "
-            "by torch.distributed.checkpoint"
+            f"state has format={FORMAT_WITH_PROTECTED}, which holds protected samples, but no 'protected': construct InfoBatch "
+            "with protect=[] to load it by torch.distributed.checkpoint"
         )
     if protects:
         expected["format"] = FORMAT_WITH_PROTECTED
@@ -182,6 +188,7 @@ def _read_parts(table: ScoreTable, state: dict[str, Any], protects: bool) -> tup
         ("cutoffs", torch.int64, 0, 4, 4),
         ("thresholds", torch.float32, 0, ops.MAX_THRESHOLDS, ops.MAX_THRESHOLDS),
         *([("protected", torch.uint8, row, rows, rows_of(table.num_samples))] if protects else []),
+        ("row_checks", torch.uint8, CHECK_BYTES * row, CHECK_BYTES * rows, CHECK_BYTES * rows_of(table.num_samples)),
     ):
         value = state[name]
         part = local_part(value, first, length, total) if _is_readable(f"state[{name!r}]", value) else None
@@ -190,6 +197,7 @@ def _read_parts(table: ScoreTable, state: dict[str, Any], protects: bool) -> tup
             raise ValueError(f"state[{name!r}] must be a tensor of {dtype} [{total}], got {got}")
         parts[name] = part
     _check_values(parts, table.num_slots)
+    check_damage(state, parts["scores"], parts["marks"], parts.get("protected"), parts["row_checks"], row)
     return parts["scores"], parts["marks"], parts.get("protected")
 
 

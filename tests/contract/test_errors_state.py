@@ -9,6 +9,7 @@ import torch
 
 from infobatch_fast import InfoBatch
 from support.refusals import in_mid_epoch, raises
+from support.restarts import sealed
 from support.runs import decisions, snapshot, train
 
 
@@ -18,7 +19,7 @@ def pruner(device: torch.device) -> InfoBatch:
 
 
 WRONG: dict[str, list[Any]] = {
-    "format": [0, 2, "1", None, True],
+    "format": [0, 1, 2, 4, "3", None, True],
     "algorithm": [0, 99, "1", None],
     "num_samples": [9, 11, 10.0, None],
     "seed": [1, "0", None, torch.zeros(3)],
@@ -48,6 +49,8 @@ WRONG: dict[str, list[Any]] = {
         torch.zeros(8),
         torch.full((8,), 255, dtype=torch.uint8),
     ],
+    "row_checks": [None, 0, torch.zeros(3, dtype=torch.uint8), torch.zeros(4), torch.zeros(4, dtype=torch.uint8)],
+    "number_check": [None, 0, "0", True],
 }
 CHANGES = [(name, value) for name, values in WRONG.items() for value in values]
 
@@ -114,7 +117,7 @@ def test_marks_of_samples_that_do_not_exist_are_refused(device: torch.device) ->
             state = copied(pruner)
             state["marks"][slot // 2] |= 2 << 4 * (slot % 2)  # visited
             if slot < size:
-                InfoBatch(size, 10, device=device).load_state_dict(state)
+                InfoBatch(size, 10, device=device).load_state_dict(sealed(state))
             else:
                 before = snapshot(pruner)
                 with raises(ValueError, "state['marks'] marks samples that do not exist"):

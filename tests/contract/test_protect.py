@@ -68,7 +68,7 @@ def test_more_ids_than_are_looked_at_in_one_go(monkeypatch: pytest.MonkeyPatch, 
 def test_nothing_is_allocated_or_saved_where_nothing_is_protected(device: torch.device) -> None:
     pruner = InfoBatch(1000, 10, device=device)
     assert pruner.engine.table.protect is None
-    assert (pruner.protected, pruner.state_dict()["format"]) == (0, 1)
+    assert (pruner.protected, pruner.state_dict()["format"]) == (0, 3)
     assert "protected" not in pruner.state_dict()
     protecting = InfoBatch(1000, 10, device=device, protect=[5])
     assert protecting.engine.table.protect is not None
@@ -140,7 +140,7 @@ def test_a_state_without_protected_samples_leaves_the_pruners_own(device: torch.
             "state['protected'] must be a tensor of torch.uint8 [6], got torch.uint8 [5]",
         ),
         ({"protected": torch.full((6,), 255, dtype=torch.uint8)}, "state['protected'] protects samples that do not exist"),
-        ({"format": 3}, "state has format=3"),
+        ({"format": 5}, "state has format=5"),
     ],
 )
 def test_a_damaged_state_is_refused_whole(device: torch.device, change: dict[str, Any], message: str) -> None:
@@ -154,7 +154,7 @@ def test_a_damaged_state_is_refused_whole(device: torch.device, change: dict[str
 def test_a_state_that_lost_its_protected_samples_is_refused(device: torch.device) -> None:
     state = run_of(device, protect=PROTECTED).state_dict()
     del state["protected"]
-    with raises(ValueError, "state has format=2", "no 'protected'", "protect=[]"):
+    with raises(ValueError, "state has format=4", "no 'protected'", "protect=[]"):
         run_of(device).load_state_dict(state)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from infobatch_fast import InfoBatch
-from support.restarts import BATCH, SIZE, run_of, saved
+from support.restarts import BATCH, SIZE, run_of, saved, sealed
 from support.runs import loss_of, order, record, snapshot, train
 
 # ---- state_dict ----
@@ -45,12 +45,12 @@ def test_state_dict_aliases_the_live_tables(device: torch.device) -> None:
         assert state[name].device == pruner.device
 
 
-def test_a_checkpoint_takes_4_5_bytes_a_sample(device: torch.device) -> None:
+def test_a_checkpoint_takes_4_75_bytes_a_sample(device: torch.device) -> None:
     pruner = run_of(device, size=100_000)
     len(pruner.sampler)
     tensors = [value for value in pruner.state_dict().values() if isinstance(value, torch.Tensor)]
-    assert sum(tensor.untyped_storage().nbytes() for tensor in tensors) < 4.6 * 100_000
-    assert saved(pruner).getbuffer().nbytes < 4.6 * 100_000
+    assert sum(tensor.untyped_storage().nbytes() for tensor in tensors) < 4.8 * 100_000
+    assert saved(pruner).getbuffer().nbytes < 4.8 * 100_000
 
 
 def test_loading_leaves_nothing_of_what_was_there_before(device: torch.device) -> None:
@@ -76,7 +76,7 @@ def test_any_nan_in_a_state_is_an_unseen_sample(device: torch.device) -> None:
     scores = torch.arange(64.0)
     scores.view(torch.int32)[:32] = 0x7FC00000 - 2**31  # a NaN with its sign set
     assert scores[:32].isnan().all()
-    pruner.load_state_dict({**pruner.state_dict(), "scores": scores.to(device)})
+    pruner.load_state_dict(sealed({**pruner.state_dict(), "scores": scores.to(device)}))
     pruner.set_epoch(1)
     assert pruner.stats.tier_sizes == (48, 16)  # the mean is 47.5
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from infobatch_fast import InfoBatch
+from infobatch_fast.engine.damage import number_check, row_checks
 
 SIZE, EPOCHS, BATCH = 45, 5, 4
 
@@ -26,3 +27,9 @@ def restored(file: io.BytesIO, device: torch.device, **kwargs: Any) -> InfoBatch
     file.seek(0)
     pruner.load_state_dict(torch.load(file, weights_only=True))
     return pruner
+
+
+def sealed(state: dict[str, Any]) -> dict[str, Any]:
+    """A whole state that was changed, with checks that fit."""
+    checks = row_checks(state["scores"], state["marks"].to(state["scores"].device), state.get("protected"), 0)
+    return state | {"row_checks": checks, "number_check": number_check(state)}
