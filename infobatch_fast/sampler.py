@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sized
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -21,9 +21,13 @@ RUN = 1 << 10  # ints that exist at a time: fewer than a cache holds, so each ta
 
 @dataclass
 class _Progress:
-    """Where the newest iterator is: in a piece that began at ``first``. Elements taken from it are told from those left."""
+    """Where the newest iterator is: in a piece that began at ``first``. Elements taken from it are told from those left.
+
+    ``check`` raises if it is the newest no more, as ``Piece.check``.
+    """
 
     iteration: object
+    check: Callable[[], None]
     first: int
     end: int
     elements: int
@@ -123,9 +127,10 @@ class _PlanSampler(DistributedSampler[Any]):
 
     def _pieces(self, size: int) -> Iterator[tuple[Ids, _Progress]]:
         """The next iteration in pieces of ``size`` indices, and a note of where each stands, for the caller to fill in."""
-        for iteration, first, end, ids in self.engine.epochs.pieces(self._resume, size, self._unit, self.drop_last):
-            self._resume, self._progress = None, _Progress(iteration, first, end, 0, iter(()))
-            yield ids, self._progress
+        for iteration, check, first, end, ids in self.engine.epochs.pieces(self._resume, size, self._unit, self.drop_last):
+            progress = _Progress(iteration, check, first, end, 0, iter(()))
+            self._resume, self._progress = None, progress
+            yield ids, progress
 
 
 class InfoBatchSampler(_PlanSampler):
@@ -149,6 +154,7 @@ class InfoBatchSampler(_PlanSampler):
     def _runs(self) -> Iterator[Iterator[int]]:
         for ids, progress in self._pieces(CHUNK):
             for first in range(0, len(ids), RUN):
+                progress.check()
                 run = ids[first : first + RUN].tolist()
                 progress.elements, progress.left = first + len(run), iter(run)
                 yield progress.left
@@ -214,5 +220,8 @@ class InfoBatchBatchSampler(_PlanSampler):
             if self.drop_last and batches and len(batches[-1]) < size:
                 batches.pop()
             progress.elements, progress.left = len(batches), iter(batches)
+            epochs, iteration = self.engine.epochs, progress.iteration
             for batch in progress.left:
+                if epochs.running is not iteration:  # asked here, as a call would cost as much as a small batch
+                    progress.check()
                 yield batch.tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,15 +59,13 @@ class DynamicEpochs(Epochs):
         """The plan's order; of the next epoch if this one was yielded to its end."""
         with self.changing:
             plan, start = self._begin(resume)
+        check = partial(self._check_running, plan.token, plan.epoch)
         for chunk in read_chunks(plan, start, size):
-            yield Piece(plan.token, *chunk)
-            if chunk.end < plan.length and not self.is_running(plan.token):
-                raise RuntimeError(
-                    f"this iterator belongs to epoch {plan.epoch}, but the sampler has moved on to epoch {self.epoch}: "
-                    "start a new iteration after set_epoch() or load_state_dict()"
-                )
+            yield Piece(plan.token, check, *chunk)
+            if chunk.end < plan.length:
+                check()
         if self.is_running(plan.token):  # the sampler is at the end, also where a last batch was dropped
-            yield Piece(plan.token, plan.length, plan.length, NOTHING)
+            yield Piece(plan.token, check, plan.length, plan.length, NOTHING)
         with self.changing:
             if plan is self._plan:
                 yielded = plan.length - start
@@ -87,9 +86,12 @@ class DynamicEpochs(Epochs):
         self._move_to(self.epoch + 1)
         return self.plan(), 0
 
-    def is_running(self, iteration: object) -> bool:
-        """Whether the plan of an iteration is still in force."""
-        return self._plan is not None and self._plan.token is iteration
+    def _check_running(self, iteration: object, epoch: int) -> None:
+        if not self.is_running(iteration):
+            raise RuntimeError(
+                f"this iterator belongs to epoch {epoch}, but the sampler has moved on to epoch {self.epoch}: start a new "
+                "iteration after set_epoch() or load_state_dict()"
+            )
 
     def length(self) -> int:
         """Indices of the plan; of the next epoch's, which is made then, where this one was trained on to its end.
@@ -142,9 +144,15 @@ class DynamicEpochs(Epochs):
         """Whether the next iteration is one of the next epoch. A checkpoint may have been taken when all was visited."""
         return self._exhausted or (plan.restored and plan.length == 0 and not self._was_selected)
 
+    def _make_plan(self) -> Plan:
+        plan = super()._make_plan()
+        self.running = plan.token
+        return plan
+
     def _move_to(self, epoch: int) -> None:
         self._warn_of_sharding()
         super()._move_to(epoch)
+        self.running = None
         self._exhausted = self._was_selected = False
         self._yielded = 0
 

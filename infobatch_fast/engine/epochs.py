@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -37,9 +37,14 @@ class Place(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Ids at positions [first, end) of an iteration, which others know by a token."""
+    """Ids at positions [first, end) of an iteration, which others know by a token.
+
+    ``check`` raises a RuntimeError if another iteration or epoch has begun: whoever takes ids of the piece one after another and
+    finds that ``Epochs.running`` is another token calls it.
+    """
 
     iteration: object
+    check: Callable[[], None]
     first: int
     end: int
     ids: Ids
@@ -66,6 +71,7 @@ class Epochs(ABC):
         scored: Losses recorded since its plan was made; negative while losses of the plan before are on their way.
         planned_samples, planned_kept: Sums over the plans made so far.
         saved_fraction: What the latest pruned plan saved; None before there is one that knew scores.
+        running: The token of the iterations whose ids are those that will be trained on; None while there is none.
         changing: Held while the epoch moves on, a plan is made or an iteration begins, as loaders iterate in threads of their own.
             It may be taken again by the thread that has it, and is taken before ``BitDirectory.lock``, never after it.
         moves: int64 [1], how often the current plan was given up; a stream's workers read it in shared memory.
@@ -78,6 +84,7 @@ class Epochs(ABC):
         self.planner = planner
         self.epoch = self.scored = self.planned_samples = self.planned_kept = 0
         self.saved_fraction: float | None = None
+        self.running: object | None = None
         self.changing = threading.RLock()
         self.moves = torch.zeros(1, dtype=torch.int64)
         self._plan: Plan | None = None
@@ -118,10 +125,6 @@ class Epochs(ABC):
         """
 
     @abstractmethod
-    def is_running(self, iteration: object) -> bool:
-        """Whether an iteration's ids are still those that will be trained on."""
-
-    @abstractmethod
     def length(self) -> int:
         """Indices in the iteration that comes next, or is under way."""
 
@@ -156,6 +159,10 @@ class Epochs(ABC):
     @abstractmethod
     def load_more(self, state: dict[str, Any]) -> None:
         """Reads what ``more_state`` wrote, after ``load``. A run that counted the other way wrote something else, or nothing."""
+
+    def is_running(self, iteration: object) -> bool:
+        """Whether an iteration's ids are still those that will be trained on."""
+        return iteration is self.running
 
     def prunes_next(self) -> bool:
         """Whether the plan of the current epoch, which is about to be made, is a pruned one."""

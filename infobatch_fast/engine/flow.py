@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +44,6 @@ class Flow(Epochs):
         super().__init__(planner)
         self._clock = Clock(planner.settings.lengths)
         self._backlog = Backlog(planner.table)
-        self._iteration: object | None = None  # the newest one, until it has come to its end
         self._began: _Began | None = None
         self._position = 0  # in the plan, of the next index
         self._reader: Iterator[Chunk] | None = None
@@ -89,7 +89,7 @@ class Flow(Epochs):
         """Whole elements, of which some begin in one plan and end in the next. After a cut they are the rest of the epoch."""
         with self.changing:
             iteration, left = self._begin(unit), self._clock.left
-        rest = NOTHING
+        check, rest = partial(self._check_running, iteration), NOTHING
         while left > 0:
             wanted = int(min(size, left)) - len(rest)
             if wanted <= 0:
@@ -98,25 +98,23 @@ class Flow(Epochs):
                     "sampler.batches(batch_size) with the batch_size that InfoBatch was constructed with, and report this"
                 )
             with self.changing:
-                if not self.is_running(iteration):
-                    raise RuntimeError(
-                        "this iterator was followed by another one, or by load_state_dict(): take the batches of one iterator at "
-                        "a time"
-                    )
+                check()
                 ids = np.concatenate([rest, self._draw(wanted)])
                 first, whole = self._clock.drawn - len(ids), len(ids) - len(ids) % unit
             ids, rest = ids[:whole], ids[whole:]
             if not whole:
                 continue
             left -= whole
-            yield Piece(iteration, first, first + whole, ids)
+            yield Piece(iteration, check, first, first + whole, ids)
         with self.changing:
             if self.is_running(iteration):
-                self._iteration = None
+                self.running = None
 
-    def is_running(self, iteration: object) -> bool:
-        """Whether this is the newest iteration, and has not come to its end."""
-        return iteration is self._iteration
+    def _check_running(self, iteration: object) -> None:
+        if not self.is_running(iteration):
+            raise RuntimeError(
+                "this iterator was followed by another one, or by load_state_dict(): take the batches of one iterator at a time"
+            )
 
     def order(self, start: int, stop: int | None) -> torch.Tensor:
         """There is none to look at.
@@ -137,12 +135,12 @@ class Flow(Epochs):
         return weights
 
     def _begin(self, unit: int) -> object:
-        self._go_back_together(self._clock.begin(runs=self._iteration is not None))
+        self._go_back_together(self._clock.begin(runs=self.running is not None))
         self._clock.align(unit)
         self._backlog.level(self.plan())
         self._began = _Began(self.plan_in_force, self._position, self._clock.drawn, self._clock.done, self._backlog.owed)
-        self._iteration = object()
-        return self._iteration
+        self.running = object()  # the newest one, until it has come to its end
+        return self.running
 
     def _draw(self, count: int) -> Ids:
         """The next indices, at most ``count`` of them and all of one plan, which is made here where the one before has ended."""
@@ -210,7 +208,7 @@ class Flow(Epochs):
 
     def _stand(self, position: int) -> None:
         self._read_from(position)
-        self._iteration, self._backlog.owed = None, []
+        self.running, self._backlog.owed = None, []
 
     def _move_to(self, epoch: int) -> None:
         super()._move_to(epoch)
