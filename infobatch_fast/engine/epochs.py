@@ -75,7 +75,7 @@ class Epochs(ABC):
         self.planner = planner
         self.epoch = self.scored = self.planned_samples = self.planned_kept = 0
         self.saved_fraction: float | None = None
-        self.moves = torch.zeros(1, dtype=torch.int64)
+        self.moves = torch.zeros(1, dtype=torch.int64, device="cpu")
         self._plan: Plan | None = None
         # To be taken up from its marks: after a restart, or where plans follow each other after an iteration that was broken off.
         self._saved_plan: SavedPlan | None = None
