@@ -110,9 +110,9 @@ class IndexedCollate:
     def __call__(self, batch: list[Any]) -> Any:
         """Collates what a data set made by ``with_index`` gave."""
         if self.key is None:
-            index = torch.tensor([index for index, _ in batch], dtype=torch.int64)
+            index = torch.tensor([index for index, _ in batch], dtype=torch.int64, device="cpu")
             return index, self.collate_fn([item for _, item in batch])
-        index = torch.tensor([item[self.key] for item in batch], dtype=torch.int64)
+        index = torch.tensor([item[self.key] for item in batch], dtype=torch.int64, device="cpu")
         collated = self.collate_fn([{name: value for name, value in item.items() if name != self.key} for item in batch])
         collated[self.key] = index
         return collated

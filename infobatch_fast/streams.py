@@ -57,6 +57,7 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
         [(0, {'id': 0, 'x': 'a'}), (1, {'id': 1, 'x': 'b'})]
     """
 
+    @torch.inference_mode(False)  # or what is made here could not be written outside of inference mode
     def __init__(self, dataset: Any, pruner: InfoBatch, key: Key | None = None) -> None:
         if not isinstance(pruner, InfoBatch):
             raise TypeError(f"pruner must be an InfoBatch, got {type(pruner).__name__}")
@@ -81,10 +82,10 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
         self.ids = range(self._num_samples) if one_rank else range(table.first_slot, table.first_slot + table.num_slots)
         # Shared by all processes. A worker never sees the pruner, whose tables may be on a GPU.
         self._moves = _shared(pruner.engine.epochs.moves)
-        self._bits = _shared(torch.zeros(-(-len(self.ids) // 8), dtype=torch.uint8))
+        self._bits = _shared(torch.zeros(-(-len(self.ids) // 8), dtype=torch.uint8, device="cpu"))
         # Number of the last set_epoch call, 0 while there is none or it is writing; `moves` at that call; the epoch; and for each
         # worker the number of the call whose epoch it has iterated to the end.
-        self._words = _shared(torch.zeros(3 + WORKERS, dtype=torch.int64))
+        self._words = _shared(torch.zeros(3 + WORKERS, dtype=torch.int64, device="cpu"))
         self._calls = 0
 
     def set_epoch(self, epoch: int) -> None:

@@ -40,7 +40,7 @@ def _first_ids(contender: Any) -> torch.Tensor:
     if hasattr(contender, "tensor"):
         ids: torch.Tensor = contender.tensor(ALL).cpu()
         return ids
-    return torch.tensor(list(islice(contender.ids(), LISTED)), dtype=torch.int64)
+    return torch.tensor(list(islice(contender.ids(), LISTED)), dtype=torch.int64, device="cpu")
 
 
 def check_plan(contender: Any, scores: torch.Tensor) -> None:
@@ -57,7 +57,7 @@ def check_plan(contender: Any, scores: torch.Tensor) -> None:
     ids = _first_ids(contender)
     size, taken = scores.numel(), ids.numel()
     _require(taken > 0 and int(ids.min()) >= 0 and int(ids.max()) < size, contender, "ids are out of range")
-    visited = torch.zeros(size, dtype=torch.bool)
+    visited = torch.zeros(size, dtype=torch.bool, device="cpu")
     visited[ids] = True
     _require(int(visited.sum()) == taken, contender, "an id comes twice in an epoch")
     if not hasattr(contender, "weights"):  # it only samples
@@ -96,8 +96,8 @@ def check_update(contender: Any) -> None:
         RuntimeError: The answer is wrong.
     """
     generator = torch.Generator().manual_seed(0)
-    index = torch.randperm(min(contender.size, 1 << 20), generator=generator)[:1024]
-    losses = torch.rand(index.numel(), generator=generator)
+    index = torch.randperm(min(contender.size, 1 << 20), generator=generator, device="cpu")[:1024]
+    losses = torch.rand(index.numel(), generator=generator, device="cpu")
     on_device = index.to(contender.device)
     expected = float((contender.weights(index) * losses).double().mean())
     result = float(contender.update(on_device, losses.to(contender.device)))

@@ -129,7 +129,7 @@ def fill_all(contenders: Sequence[Contender], size: int) -> torch.Tensor:
     Returns:
         float32 [size] on the CPU.
     """
-    scores = torch.empty(size)
+    scores = torch.empty(size, device="cpu")
     for first in range(0, size, FILL):
         part = scores[first : first + FILL]
         generator = torch.Generator().manual_seed((1 << 40) + first)  # no epoch: contenders seed with those

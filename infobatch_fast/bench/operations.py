@@ -161,7 +161,7 @@ def _epoch_floor(now: Field, hand_out: Callable[[torch.Tensor, torch.Tensor], ob
     """One read of the scores, then the floor of an order for each kept sample, in chunks at places of their own."""
     kept, half = len(now.ours.pruner.sampler), max(1, len(now.marks) // 2)
     drawn = now.places(min(kept, CHUNK)) % half
-    starts = torch.randint(max(1, len(now.marks) - half), (-(-kept // CHUNK),)).tolist()
+    starts = torch.randint(max(1, len(now.marks) - half), (-(-kept // CHUNK),), device="cpu").tolist()
 
     def run(_: object) -> None:
         now.scores.sum()

@@ -89,7 +89,7 @@ class Backlog:
             self._shared = None
             return
         ids = torch.full((longest,), -1, dtype=torch.int64, device=self._table.device)
-        weights = torch.ones(longest, device=self._table.device)
+        weights = torch.ones(longest, dtype=torch.float32, device=self._table.device)
         if self.late is not None and self.count:
             ids[longest - self.count :], weights[longest - self.count :] = self.late.samples.last(self.count)
         self._shared = OnTheirWay(self._table.ranks.gather(ids), self._table.ranks.gather(weights))
@@ -127,4 +127,4 @@ class Backlog:
         ranks = self._table.ranks
         if ranks.num_replicas == 1:
             return count
-        return int(ranks.gather(torch.tensor([count], device=self._table.device)).max())
+        return int(ranks.gather(torch.tensor([count], dtype=torch.int64, device=self._table.device)).max())

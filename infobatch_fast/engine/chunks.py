@@ -57,7 +57,7 @@ def _read_ahead(plan: Plan, start: int, size: int, stream: torch.cuda.Stream) ->
             return None
         end = min(first + size, plan.length)
         with torch.cuda.stream(stream):
-            ids = torch.empty(end - first, dtype=torch.int64, pin_memory=True)
+            ids = torch.empty(end - first, dtype=torch.int64, device="cpu", pin_memory=True)
             ids.copy_(plan.order(first, end), non_blocking=True)
             return _Flight(first, end, ids, stream.record_event())
 

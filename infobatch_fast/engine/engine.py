@@ -41,6 +41,7 @@ class Engine:
         epochs: The current epoch and its plan. They hold the table.
     """
 
+    @torch.inference_mode(False)  # a table that was made in inference mode could not be written outside of it
     def __init__(
         self,
         data_source: Sized | int,
@@ -57,7 +58,7 @@ class Engine:
             if protected is not None:
                 protect_samples(table, protected)
             planner = Planner(table, settings)
-            self._token = torch.zeros(1, device=device)  # see compiled.py
+            self._token = torch.zeros(1, dtype=torch.float32, device=device)  # see compiled.py
         self.epochs: Epochs = DynamicEpochs(planner) if settings.lengths.is_dynamic else Flow(planner)
         self._handle = compiled.register(self)
 
@@ -139,6 +140,7 @@ class Engine:
 
     # ---- the whole ----
 
+    @torch.inference_mode(False)
     def grow(self, new_size: Sized | int | None, protect: Protect | None) -> None:
         """Takes up samples that were added at the end of the data set."""
         self.data_source = grow(self.epochs, self.data_source, new_size, protect)
@@ -147,6 +149,7 @@ class Engine:
         """See ``InfoBatch.state_dict``."""
         return pack_state(self.epochs)
 
+    @torch.inference_mode(False)
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See ``InfoBatch.load_state_dict``."""
         with self.epochs.changing:

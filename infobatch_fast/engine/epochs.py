@@ -86,7 +86,7 @@ class Epochs(ABC):
         self.saved_fraction: float | None = None
         self.running: object | None = None
         self.changing = threading.RLock()
-        self.moves = torch.zeros(1, dtype=torch.int64)
+        self.moves = torch.zeros(1, dtype=torch.int64, device="cpu")
         self._plan: Plan | None = None
         # To be taken up from its marks: after a restart, or where plans follow each other after an iteration that was broken off.
         self._saved_plan: SavedPlan | None = None

@@ -28,7 +28,7 @@ def count_scores(scores: torch.Tensor, bins: int, ranks: Ranks) -> tuple[torch.T
         last one its upper edge too; the outermost edges are the smallest and the largest score.
     """
     edges = _edges(*_range(scores, ranks), bins)
-    inner, beyond = edges[1:-1].to(scores.device), torch.tensor(bins, device=scores.device)
+    inner, beyond = edges[1:-1].to(scores.device), torch.tensor(bins, dtype=torch.int64, device=scores.device)
     counts = torch.zeros(bins + 1, dtype=torch.int64, device=scores.device)  # the last one: unseen
     for piece in _pieces(scores):
         bin_of = torch.where(piece.isnan(), beyond, torch.bucketize(piece.double(), inner, right=True))
@@ -38,7 +38,9 @@ def count_scores(scores: torch.Tensor, bins: int, ranks: Ranks) -> tuple[torch.T
 
 def _range(scores: torch.Tensor, ranks: Ranks) -> tuple[float, float, float]:
     """Smallest score, largest score and smallest magnitude other than 0, of all ranks; infinite where there is none."""
-    minima = torch.full((3,), math.inf, device=scores.device)  # of score, -score and magnitude; the host waits once, at the end
+    minima = torch.full(
+        (3,), math.inf, dtype=torch.float32, device=scores.device
+    )  # of score, -score and magnitude; the host waits once, at the end
     for piece in _pieces(scores):
         seen = piece.masked_fill(piece.isnan(), math.inf)
         highest = piece.masked_fill(piece.isnan(), -math.inf).amax()
@@ -59,7 +61,7 @@ def _edges(lowest: float, highest: float, smallest: float, bins: int) -> torch.T
     def spread(x: float) -> float:
         return math.copysign(1 + math.log2(abs(x) / smallest), x) if x else 0.0
 
-    places = torch.linspace(spread(lowest), spread(highest), bins + 1, dtype=torch.float64)
+    places = torch.linspace(spread(lowest), spread(highest), bins + 1, dtype=torch.float64, device="cpu")
     size = places.abs()
     edges = places.sign() * smallest * torch.where(size < 1, size, torch.exp2(size - 1))
     edges[0], edges[-1] = lowest, highest

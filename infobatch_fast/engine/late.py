@@ -52,14 +52,15 @@ class LateLosses:
             are looked at, and then none any more.
     """
 
+    @torch.inference_mode(False)  # the next losses, which are written in here, may come outside of it
     def __init__(self, samples: OnTheirWay, count: int) -> None:
         self.samples, self.count = samples, count
         self.window = 2 * count  # losses that are still looked at
         # By id; the same one may be on its way under two plans, and the older stands first. One entry more, above all ids, is
         # where a search ends that finds nothing.
-        end = torch.full((1,), ops.MAX_SAMPLES, device=samples.ids.device)
+        end = torch.full((1,), ops.MAX_SAMPLES, dtype=torch.int64, device=samples.ids.device)
         self._ids, by_id = torch.cat([samples.ids, end]).sort(stable=True)
-        self._weights = torch.cat([samples.weights, torch.ones(1, device=end.device)])[by_id]
+        self._weights = torch.cat([samples.weights, torch.ones(1, dtype=torch.float32, device=end.device)])[by_id]
         self._came = ((self._ids < 0) | (self._ids == ops.MAX_SAMPLES)).long()
 
     def record(self, table: ScoreTable, index: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:

@@ -51,8 +51,8 @@ def pack_state(epochs: Epochs) -> dict[str, Any]:
         "planned": saved is not None,
         "pruned": saved.pruned if saved else False,
         "seen": saved.seen if saved else 0,
-        "cutoffs": torch.tensor(saved.cutoffs if saved else (ops.CUTOFF_RANGE,) * 4),
-        "thresholds": torch.tensor(levels + [NEVER] * (ops.MAX_THRESHOLDS - len(levels)), dtype=torch.float32),
+        "cutoffs": torch.tensor(saved.cutoffs if saved else (ops.CUTOFF_RANGE,) * 4, dtype=torch.int64, device="cpu"),
+        "thresholds": torch.tensor(levels + [NEVER] * (ops.MAX_THRESHOLDS - len(levels)), dtype=torch.float32, device="cpu"),
         "scores": shared_tensor(table.scores, table.first_slot, table.num_samples, ranks),
         "marks": shared_tensor(table.row_marks, BYTES_PER_ROW * first_row, BYTES_PER_ROW * rows, ranks),
     }

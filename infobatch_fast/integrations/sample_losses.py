@@ -60,4 +60,4 @@ def class_losses(
         losses = F.mse_loss(logits, labels.to(logits.dtype), reduction="none")
     else:
         losses = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
-    return SampleLosses(losses.sum(1), torch.full((len(losses),), outputs, device=losses.device))
+    return SampleLosses(losses.sum(1), torch.full((len(losses),), outputs, dtype=torch.int64, device=losses.device))

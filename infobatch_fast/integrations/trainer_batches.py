@@ -32,7 +32,7 @@ class IndexCollator:
         if not isinstance(batch, Mapping) or KEY in batch:
             got = f"one that has {KEY!r} already" if isinstance(batch, Mapping) else type(batch).__name__
             raise TypeError(f"data_collator must return a dict of tensors without {KEY!r}, got {got}")
-        batch[KEY] = torch.tensor([index for index, _ in pairs])  # type: ignore[index]
+        batch[KEY] = torch.tensor([index for index, _ in pairs], device="cpu")  # type: ignore[index]
         return batch
 
 

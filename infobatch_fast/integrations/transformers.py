@@ -119,7 +119,7 @@ class InfoBatchTrainer(Trainer):
             dataset = self._remove_unused_columns(dataset, description="training")
         else:
             collator = self._get_collator_with_removed_columns(collator, description="training")
-        self._worker_seeds = torch.Generator()  # of its own: an iteration must not draw from the global one, which models use
+        self._worker_seeds = torch.Generator("cpu")  # of its own: an iteration must not draw from the global one, which models use
         loader = DataLoader(
             with_index(dataset),
             generator=self._worker_seeds,

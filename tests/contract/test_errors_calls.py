@@ -45,7 +45,7 @@ INDICES = [
     (np.array(["1", "2"]), TypeError, "index must be a tensor or a sequence of ints below 2^63, got array"),
     (np.array([1, 2**63 + 5], np.uint64), ValueError, "index must be below 2^63, got 9223372036854775813: pass int64"),
     (torch.tensor([2**63, 1], dtype=torch.uint64), ValueError, "index must be below 2^63, got 9223372036854775808"),
-    (np.uint64(2**63), TypeError, "index must be a tensor or a sequence of ints below 2^63, got"),
+    (np.uint64(2**63), ValueError, "index must be below 2^63, got 9223372036854775808"),
     (2**70, TypeError, "index must be a tensor or a sequence of ints below 2^63, got 1180591620717411303424"),
     ([2**63, 1], TypeError, "index must be a tensor or a sequence of ints below 2^63, got [9223372036854775808, 1]"),
 ]
