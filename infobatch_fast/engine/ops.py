@@ -233,12 +233,23 @@ def look_up(shard: Shard, marks: torch.Tensor, faults: torch.Tensor, index: torc
 
 
 class Recorder:
-    """Stores scores and returns weights, under the plan whose marks and tiers then stand in these tensors, which it keeps alive."""
+    """Stores scores and returns weights, under the plan whose marks and tiers then stand in these tensors, which it keeps alive.
 
-    def __init__(self, shard: Shard, scores: torch.Tensor, marks: torch.Tensor, faults: torch.Tensor, tiers: torch.Tensor) -> None:
+    With a momentum > 0 a seen sample's score becomes momentum * old + (1 - momentum) * new.
+    """
+
+    def __init__(
+        self,
+        shard: Shard,
+        scores: torch.Tensor,
+        marks: torch.Tensor,
+        faults: torch.Tensor,
+        tiers: torch.Tensor,
+        momentum: float = 0.0,
+    ) -> None:
         self._held = (scores, marks, faults, tiers)
         pointers = (scores.data_ptr(), marks.data_ptr(), faults.data_ptr(), tiers.data_ptr())
-        self._record = _core.Recorder(_where(scores)[0], shard, *pointers).record
+        self._record = _core.Recorder(_where(scores)[0], shard, *pointers, momentum).record
 
     def __call__(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool = False) -> torch.Tensor:
         """Weights, float32 [B], of ids int64 [B], whose float32 scores are recorded; ``averaged``: weights / B.
