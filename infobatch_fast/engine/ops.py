@@ -210,7 +210,7 @@ def order(epoch: EpochOrder, remaining: BitDirectory | None, start: int, stop: i
 
 def mark_remaining(epoch: EpochOrder, positions: int, marks: torch.Tensor) -> torch.Tensor:
     """Marks of the positions of an order: kept are those that are not visited."""
-    remaining = torch.empty(mark_bytes(positions), dtype=torch.uint8, device=marks.device)
+    remaining = empty_table(mark_bytes(positions), torch.uint8, marks.device)
     _core.mark_remaining(*_where(marks), epoch, marks.data_ptr(), remaining.data_ptr())
     return remaining
 
