@@ -8,6 +8,7 @@
 
 #include <cstddef>
 
+#include "core/blend.h"
 #include "core/exact_sum.h"
 #include "core/marks.h"
 #include "core/permutation.h"
@@ -112,12 +113,14 @@ struct Record {
   std::int64_t* faults;       // [4] in and out, added to; kLastBadIndex is overwritten by any one bad index of the call
   const Tiers* tiers;         // [1], of the plan that made the marks
   float share;                // of the weights that is returned: 1, or 1 / count. A bad index has the weight 1
+  double momentum;            // in [0, 1): a seen sample's score is blended with what it had before the call; 0: replaced
   const std::int64_t* index;  // [count] sample ids; out-of-range and foreign ones touch nothing but the faults
-  const float* new_scores;    // [count]; non-finite ones are counted and not stored
+  const float* new_scores;    // [count]; what is not finite, once it is blended, is counted and not stored
   std::int64_t count;
   float* weights;  // [count] out
 };
-// Of several finite scores for one sample, the one at the highest position of the call is stored.
+// Of several finite scores for one sample, the one at the highest position of the call is stored; each is blended with the
+// score from before the call.
 
 struct LookUp {
   Shard shard;

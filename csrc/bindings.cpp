@@ -73,13 +73,14 @@ Cutoffs cutoffs_from(const std::array<std::uint32_t, kMaxTiers>& of_tier) {
 // The arguments of `record` that stay the same for a table's life, so that a call in the training loop passes few.
 class Recorder {
  public:
-  Recorder(int device, const Shard& shard, Address scores, Address marks, Address faults, Address tiers)
+  Recorder(int device, const Shard& shard, Address scores, Address marks, Address faults, Address tiers, double momentum)
       : device_(device), args_{} {
     args_.shard = shard;
     args_.scores = at<float>(scores);
     args_.marks = at<std::uint8_t>(marks);
     args_.faults = at<std::int64_t>(faults);
     args_.tiers = at<const Tiers>(tiers);
+    args_.momentum = momentum;
   }
 
   // averaged: weights / count.
@@ -136,8 +137,8 @@ void bind_types(py::module_& m) {
            py::arg("shard"), py::arg("shuffle"), py::arg("kept"));
 
   py::class_<Recorder>(m, "Recorder")
-      .def(py::init<int, const Shard&, Address, Address, Address, Address>(), py::arg("device"), py::arg("shard"),
-           py::arg("scores"), py::arg("marks"), py::arg("faults"), py::arg("tiers"))
+      .def(py::init<int, const Shard&, Address, Address, Address, Address, double>(), py::arg("device"), py::arg("shard"),
+           py::arg("scores"), py::arg("marks"), py::arg("faults"), py::arg("tiers"), py::arg("momentum"))
       .def("record", &Recorder::record, py::arg("lane"), py::arg("index"), py::arg("new_scores"), py::arg("count"),
            py::arg("averaged"), py::arg("weights"));
 }

@@ -1,4 +1,9 @@
 // Order: positions of the epoch -> sample ids, a tile at a time.
+//
+// What remains is found the other way round: from slots to positions. The table is then read as it lies, and writes of bits
+// alone are at random, which wait for nothing.
+#include <cstring>
+
 #include "tile.h"
 
 namespace infobatch::cpu {
@@ -44,6 +49,46 @@ void slots_of_positions(const EpochOrder& epoch, Tile& tile, int count) {
   clamp_tile(epoch.shard.num_slots - 1, tile.item);
 }
 
+constexpr std::int64_t kClearGrain = 1 << 20, kRemainingGrain = 64;
+
+// Marks positions of kept ranks as those that remain. A tile is marked after the next one was computed, so that its lines have
+// come by then. Other threads mark other positions in the same bytes.
+class RemainingTiles {
+ public:
+  explicit RemainingTiles(const MarkRemaining& args) : shuffle_(args.epoch.shuffle), remaining_(args.remaining) {}
+
+  void add(std::int64_t rank) {
+    tiles_[now_].item[filled_++] = static_cast<std::uint64_t>(rank);
+    if (filled_ == kTile) turn();
+  }
+
+  // Marks what was added and is not marked yet.
+  void end() {
+    turn();
+    turn();
+  }
+
+ private:
+  void turn() {
+    Tile& tile = tiles_[now_];
+    unpermute_tile(shuffle_, tile, filled_);
+    for (int i = 0; i < filled_; ++i) __builtin_prefetch(remaining_ + tile.item[i] / 2, 1);
+    now_ = 1 - now_;
+    for (int i = 0; i < filled_before_; ++i) {
+      const std::uint64_t position = tiles_[now_].item[i];
+      const auto mark = static_cast<std::uint8_t>(kKeptMark << (kMarkBits * (position % 2)));
+      __atomic_fetch_or(remaining_ + position / 2, mark, __ATOMIC_RELAXED);
+    }
+    filled_before_ = filled_;
+    filled_ = 0;
+  }
+
+  const Permutation& shuffle_;
+  std::uint8_t* const remaining_;
+  Tile tiles_[2]{};
+  int now_ = 0, filled_ = 0, filled_before_ = 0;
+};
+
 }  // namespace
 
 Status order(const Order& args, int threads) {
@@ -63,20 +108,22 @@ Status order(const Order& args, int threads) {
 }
 
 Status mark_remaining(const MarkRemaining& args, int threads) {
-  const std::int64_t positions = static_cast<std::int64_t>(args.epoch.shuffle.size);
-  std::fill(args.remaining, args.remaining + mark_bytes(positions), std::uint8_t{0});
-  parallel_parts(positions, kGrain, threads, [&](std::int64_t begin, std::int64_t end) {
-    Tile tile{};
-    for (std::int64_t start = begin; start < end; start += kTile) {
-      const int filled = static_cast<int>(std::min<std::int64_t>(kTile, end - start));
-      for (int i = 0; i < filled; ++i) tile.item[i] = static_cast<std::uint64_t>(start + i);
-      slots_of_positions(args.epoch, tile, filled);
-      for (int i = 0; i < filled; ++i) {
-        const std::int64_t place = start + i;
-        const bool visited = (mark_at(args.marks, tile.item[i]) & kVisitedMark) != 0;
-        if (!visited) args.remaining[place / 2] |= static_cast<std::uint8_t>(kKeptMark << (kMarkBits * (place % 2)));
+  const BitIndex& kept = args.epoch.kept;
+  parallel_parts(mark_bytes(static_cast<std::int64_t>(args.epoch.shuffle.size)), kClearGrain, threads,
+                 [&](std::int64_t begin, std::int64_t end) { std::fill(args.remaining + begin, args.remaining + end, 0); });
+  parallel_parts(kept.num_blocks, kRemainingGrain, threads, [&](std::int64_t begin, std::int64_t end) {
+    RemainingTiles tiles(args);
+    std::int64_t rank = kept.ones_before[begin];
+    for (std::int64_t w = begin * kBlockWords; w < end * kBlockWords; ++w) {
+      std::uint64_t word;
+      std::memcpy(&word, args.marks + w * sizeof word, sizeof word);
+      const std::uint64_t of_word = kept.words[w] & kKeptMask;
+      for (std::uint64_t left = of_word & ~(word / kVisitedMark); left != 0; left &= left - 1) {
+        tiles.add(rank + popcount64(of_word & ((left & -left) - 1)));
       }
+      rank += popcount64(of_word);
     }
+    tiles.end();
   });
   return Status::kOk;
 }

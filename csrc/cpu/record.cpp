@@ -1,4 +1,5 @@
 // Record: losses go to their slots, weights come back. Look up: where samples stand and what their marks are.
+#include "subnormals.h"
 #include "tile.h"
 
 namespace infobatch::cpu {
@@ -13,14 +14,34 @@ void count_bad(std::int64_t* faults, std::int64_t slot, std::int64_t id) {
   faults[kLastBadIndex] = id;
 }
 
+// Into the memory of the weights, which come last. All of the call, as the scores from before it are what counts.
+[[gnu::noinline]] void blend_all(const Record& args) {
+  std::int64_t slots[kTile];
+  for (std::int64_t start = 0; start < args.count; start += kTile) {
+    const int filled = static_cast<int>(std::min<std::int64_t>(kTile, args.count - start));
+    locate_tile(args.shard, args.index + start, filled, slots);
+    for (int i = 0; i < filled; ++i) {
+      if (slots[i] >= 0) __builtin_prefetch(args.scores + slots[i], 1);
+    }
+    for (int i = 0; i < filled; ++i) {
+      if (slots[i] >= 0) args.weights[start + i] = blend(args.momentum, args.scores[slots[i]], args.new_scores[start + i]);
+    }
+  }
+}
+
 }  // namespace
 
 Status record(const Record& args, int) {
   if (args.count == 0) return Status::kOk;
   float* const scores = args.scores;
   std::uint8_t* const marks = args.marks;
-  const float* const new_scores = args.new_scores;
   float* const weights = args.weights;
+  const float* new_scores = args.new_scores;
+  if (blends(args.momentum)) {
+    const WithSubnormals as_they_are;
+    blend_all(args);
+    new_scores = weights;
+  }
   float weight_of_mark[1 << kMarkBits];
   for (std::uint32_t mark = 0; mark < 1u << kMarkBits; ++mark) {
     weight_of_mark[mark] = args.tiers->weights[tier_of_mark(mark)] * args.share;
@@ -44,11 +65,11 @@ Status record(const Record& args, int) {
         weights[start + i] = args.share;
         continue;
       }
+      const float score = new_scores[start + i];
       std::uint8_t& pair = marks[slot / 2];
       const int shift = kMarkBits * static_cast<int>(slot % 2);
       weights[start + i] = weight_of_mark[(pair >> shift) & 0xFu];
       pair |= static_cast<std::uint8_t>(kVisitedMark << shift);
-      const float score = new_scores[start + i];
       if (is_finite_bits(bits_of(score))) scores[slot] = score;
       else args.faults[kNonFinite] += 1;
     }

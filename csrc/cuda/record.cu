@@ -5,6 +5,8 @@
 // score in where its own claim has stayed, which is so for the highest place alone. As unsigned integers, quiet NaNs with the
 // sign set exceed all other floats: every finite score of either sign, both infinities and the NaN of unseen samples. So a
 // claim always beats what the table holds. Every claim that stays is swapped out by its own thread; none outlives the call.
+//
+// With momentum a score is blended with the one from before the call, so all threads read those before the first one claims.
 #include <atomic>
 
 #include "parallel.cuh"
@@ -55,40 +57,99 @@ __device__ float weight_of_tier(const float (&weights)[kMaxTiers], std::uint32_t
   return tier & 2 ? high : low;
 }
 
-// Everything but the score of item i, whose slot is claimed. Returns the slot, or a negative number if nothing is to be stored.
-// All lanes of a warp come here together, those behind the last item too.
-__device__ std::int64_t claim(const Record& args, std::int64_t i) {
-  const bool is_item = i < args.count;
+struct Item {
+  std::int64_t id, slot;  // the slot as `locate` returns it, or kNoItem
+  float score;            // to be stored, if there is a slot
+};
+
+__device__ Item item_at(const Record& args, std::int64_t i) {
+  if (i >= args.count) return {0, kNoItem, 0.0f};
+  const std::int64_t id = args.index[i];
+  return {id, locate(args.shard, id), args.new_scores[i]};
+}
+
+// Before any slot is claimed.
+__device__ float blended(const Record& args, const Item& item) {
+  return item.slot >= 0 ? blend(args.momentum, args.scores[item.slot], item.score) : item.score;
+}
+
+// Whether blended scores stand where the weights are to be: these then come last.
+__device__ bool has_weights_last(const Record& args) { return args.new_scores == args.weights; }
+
+// Everything but the score of item i, whose slot is claimed. Returns whether the score is to be stored. All lanes of a warp
+// come here together, those behind the last item too.
+__device__ bool claim(const Record& args, std::int64_t i, const Item& item) {
+  const auto [id, slot, score] = item;
   const Tiers tiers = *args.tiers;
-  const std::int64_t id = is_item ? args.index[i] : 0, slot = is_item ? locate(args.shard, id) : kNoItem;
   count_bad(args.faults, slot, id);
-  const bool finite = slot >= 0 && is_finite_bits(bits_of(args.new_scores[i]));
+  const bool finite = slot >= 0 && is_finite_bits(bits_of(score));
   count_fault(args.faults, kNonFinite, slot >= 0 && !finite);
   if (slot < 0) {
-    if (is_item) args.weights[i] = args.share;
-    return slot;
+    if (slot != kNoItem) args.weights[i] = args.share;
+    return false;
   }
   if (finite) atomicMax(score_word(args, slot), kClaim + static_cast<std::uint32_t>(i));
   const int place = kMarkBits * static_cast<int>(slot % kRowSlots);
   const std::uint32_t row = atomicOr(reinterpret_cast<std::uint32_t*>(args.marks) + slot / kRowSlots, kVisitedMark << place);
-  args.weights[i] = weight_of_tier(tiers.weights, tier_of_mark((row >> place) & 0xFu)) * args.share;
-  return finite ? slot : kNoItem;
+  if (!has_weights_last(args)) {
+    args.weights[i] = weight_of_tier(tiers.weights, tier_of_mark((row >> place) & 0xFu)) * args.share;
+  }
+  return finite;
 }
 
-__device__ void store(const Record& args, std::int64_t i, std::int64_t slot) {
-  atomicCAS(score_word(args, slot), kClaim + static_cast<std::uint32_t>(i), bits_of(args.new_scores[i]));
+__device__ void store(const Record& args, std::int64_t i, const Item& item) {
+  atomicCAS(score_word(args, item.slot), kClaim + static_cast<std::uint32_t>(i), bits_of(item.score));
 }
 
-// A batch in one launch, by a block or by a cluster of blocks. The barrier stands between the last claim and the first store.
+// Of all threads that record a batch in one launch.
 template <bool kCluster>
-__global__ void __launch_bounds__(kOneBlock) record_at_once_kernel(Record args) {
-  const std::int64_t i = thread_in_grid(), slot = claim(args, i);
+__device__ void batch_barrier() {
   if constexpr (kCluster) cluster_barrier();
   else __syncthreads();
-  if (slot >= 0) store(args, i, slot);
 }
 
-// Whether the code that runs on the current device has clusters.
+// A batch in one launch, by a block or by a cluster of blocks. A barrier stands between the last claim and the first store, and
+// another one between the last look at an old score and the first claim.
+template <bool kCluster>
+__global__ void __launch_bounds__(kOneBlock) record_at_once_kernel(Record args) {
+  const std::int64_t i = thread_in_grid();
+  Item item = item_at(args, i);
+  if (blends(args.momentum)) {
+    item.score = blended(args, item);
+    batch_barrier<kCluster>();
+  }
+  const bool stores = claim(args, i, item);
+  batch_barrier<kCluster>();
+  if (stores) store(args, i, item);
+}
+
+// A launch of blocks of `threads` as one cluster.
+struct ClusterLaunch {
+  ClusterLaunch(unsigned threads, void* stream) {
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim = {kClusterBlocks, 1, 1};
+    config.gridDim = dim3(kClusterBlocks);
+    config.blockDim = dim3(threads);
+    config.stream = stream_of(stream);
+    config.attrs = &cluster;
+    config.numAttrs = 1;
+  }
+  ClusterLaunch(const ClusterLaunch&) = delete;
+  ClusterLaunch& operator=(const ClusterLaunch&) = delete;
+
+  cudaLaunchAttribute cluster{};
+  cudaLaunchConfig_t config{};
+};
+
+// Whether the current device has room for the largest cluster: a slice of a GPU may have too few multiprocessors.
+bool has_room_for_cluster() {
+  const ClusterLaunch largest(kOneBlock, nullptr);
+  int clusters = 0;
+  const cudaError_t asked = cudaOccupancyMaxActiveClusters(&clusters, record_at_once_kernel<true>, &largest.config);
+  return status_of(asked) == Status::kOk && clusters > 0;
+}
+
+// Whether the code that runs on the current device has clusters, and these have room there.
 bool has_clusters() {
   constexpr int kKnown = 64, kNotAsked = 0, kYes = 1, kNo = 2;
   static std::atomic<int> answers[kKnown];
@@ -98,7 +159,8 @@ bool has_clusters() {
   if (answer == kNotAsked) {
     cudaFuncAttributes code;  // not the device's own version: code made for an older one runs on it without the barrier
     const Status asked = status_of(cudaFuncGetAttributes(&code, record_at_once_kernel<true>));
-    answer = asked == Status::kOk && code.ptxVersion >= kClusterVersion ? kYes : kNo;
+    const bool has_code = asked == Status::kOk && code.ptxVersion >= kClusterVersion;
+    answer = has_code && has_room_for_cluster() ? kYes : kNo;
     answers[device].store(answer, std::memory_order_relaxed);
   }
   return answer == kYes;
@@ -106,26 +168,34 @@ bool has_clusters() {
 
 Status record_in_cluster(const Record& args, void* stream) {
   const std::int64_t share = std::max<std::int64_t>(ceil_div(args.count, kClusterBlocks), kClusterThreads);
-  cudaLaunchAttribute cluster{};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {kClusterBlocks, 1, 1};
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(kClusterBlocks);
-  config.blockDim = dim3(static_cast<unsigned>(ceil_div(share, kWarp)) * kWarp);
-  config.stream = stream_of(stream);
-  config.attrs = &cluster;
-  config.numAttrs = 1;
-  return status_of(cudaLaunchKernelEx(&config, record_at_once_kernel<true>, args));
+  const ClusterLaunch launch(static_cast<unsigned>(ceil_div(share, kWarp)) * kWarp, stream);
+  return status_of(cudaLaunchKernelEx(&launch.config, record_at_once_kernel<true>, args));
 }
 
-__global__ void __launch_bounds__(kRecordBlock) claim_kernel(Record args) { claim(args, thread_in_grid()); }
+// Into the memory of the weights.
+__global__ void __launch_bounds__(kRecordBlock) blend_kernel(Record args) {
+  for (std::int64_t i = thread_in_grid(); i < args.count; i += threads_in_grid()) {
+    args.weights[i] = blended(args, item_at(args, i));
+  }
+}
+
+__global__ void __launch_bounds__(kRecordBlock) claim_kernel(Record args) {
+  const std::int64_t i = thread_in_grid();
+  claim(args, i, item_at(args, i));
+}
 
 // Finds the slots once more, since there is no room to keep them.
 __global__ void __launch_bounds__(kRecordBlock) store_kernel(Record args) {
   const std::int64_t i = thread_in_grid();
-  if (i >= args.count || !is_finite_bits(bits_of(args.new_scores[i]))) return;
-  const std::int64_t slot = locate(args.shard, args.index[i]);
-  if (slot >= 0) store(args, i, slot);
+  if (i >= args.count) return;
+  const bool finite = is_finite_bits(bits_of(args.new_scores[i]));
+  if (!finite && !has_weights_last(args)) return;
+  const Item item = item_at(args, i);
+  if (item.slot < 0) return;
+  if (finite) store(args, i, item);
+  if (!has_weights_last(args)) return;
+  const std::uint32_t mark = mark_at(args.marks, static_cast<std::uint64_t>(item.slot));
+  args.weights[i] = args.tiers->weights[tier_of_mark(mark)] * args.share;
 }
 
 __global__ void __launch_bounds__(kRecordBlock) look_up_kernel(LookUp args) {
@@ -149,8 +219,13 @@ Status record(const Record& args, void* stream) {
     record_at_once_kernel<false><<<1, threads, 0, stream_of(stream)>>>(args);
     return launched();
   }
+  Record all = args;
+  if (blends(args.momentum)) {
+    blend_kernel<<<blocks_for(args.count, kRecordBlock), kRecordBlock, 0, stream_of(stream)>>>(args);
+    all.new_scores = args.weights;
+  }
   for (std::int64_t start = 0; start < args.count; start += kMostClaims) {
-    Record part = args;
+    Record part = all;
     part.index += start;
     part.new_scores += start;
     part.weights += start;

@@ -54,7 +54,8 @@ class Engine:
         self.data_source, self.settings, self.ranks, self.device = data_source, settings, ranks, device
         protected = None if protect is None else check_protect(protect, num_samples)
         with memory_for(num_samples, ranks, protected is not None, device):
-            table = ScoreTable(num_samples, settings.seed, settings.shard == "scattered", ranks, device)
+            scatter, momentum = settings.shard == "scattered", settings.policy.momentum
+            table = ScoreTable(num_samples, settings.seed, scatter, ranks, device, momentum)
             if protected is not None:
                 protect_samples(table, protected)
             planner = Planner(table, settings)
@@ -95,12 +96,9 @@ class Engine:
             scores: The same of float32. They may be part of an autograd graph: it is not added to.
             averaged: Whether the weights are divided by B.
         """
-        settings = self.settings
         self.epochs.plan()
-        if settings.check_first:
+        if self.settings.check_first:
             self.table.raise_bad_indices(self.table.look_up(index).faults.tolist())
-        if settings.policy.momentum:
-            scores = self.table.blend(index, scores.detach(), settings.policy.momentum)
         return self.epochs.record(index, scores, averaged)
 
     # ---- what is known of samples ----

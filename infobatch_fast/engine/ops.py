@@ -220,7 +220,7 @@ def order(epoch: EpochOrder, remaining: BitDirectory | None, start: int, stop: i
 
 def mark_remaining(epoch: EpochOrder, positions: int, marks: torch.Tensor) -> torch.Tensor:
     """Marks of the positions of an order: kept are those that are not visited."""
-    remaining = torch.empty(mark_bytes(positions), dtype=torch.uint8, device=marks.device)
+    remaining = empty_table(mark_bytes(positions), torch.uint8, marks.device)
     _core.mark_remaining(*_where(marks), epoch, address(marks), address(remaining))
     return remaining
 
@@ -243,12 +243,23 @@ def look_up(shard: Shard, marks: torch.Tensor, faults: torch.Tensor, index: torc
 
 
 class Recorder:
-    """Stores scores and returns weights, under the plan whose marks and tiers then stand in these tensors, which it keeps alive."""
+    """Stores scores and returns weights, under the plan whose marks and tiers then stand in these tensors, which it keeps alive.
 
-    def __init__(self, shard: Shard, scores: torch.Tensor, marks: torch.Tensor, faults: torch.Tensor, tiers: torch.Tensor) -> None:
+    With a momentum > 0 a seen sample's score becomes momentum * old + (1 - momentum) * new.
+    """
+
+    def __init__(
+        self,
+        shard: Shard,
+        scores: torch.Tensor,
+        marks: torch.Tensor,
+        faults: torch.Tensor,
+        tiers: torch.Tensor,
+        momentum: float = 0.0,
+    ) -> None:
         self._held = (scores, marks, faults, tiers)
         pointers = (address(scores), address(marks), address(faults), address(tiers))
-        self._record = _core.Recorder(_where(scores)[0], shard, *pointers).record
+        self._record = _core.Recorder(_where(scores)[0], shard, *pointers, momentum).record
 
     def __call__(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool = False) -> torch.Tensor:
         """Weights, float32 [B], of ids int64 [B], whose float32 scores are recorded; ``averaged``: weights / B.

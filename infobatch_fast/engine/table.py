@@ -64,6 +64,7 @@ class ScoreTable:
         scatter: Deal the samples by a seeded permutation; without it slot = sample id.
         ranks: Who shares the data set.
         device: Where the table lives.
+        momentum: How much of its old score a seen sample keeps at each record, in [0, 1).
 
     Attributes:
         ranks: As given.
@@ -77,9 +78,9 @@ class ScoreTable:
             scores, marks, faults and tiers, these tensors are written and never replaced.
     """
 
-    def __init__(self, num_samples: int, seed: int, scatter: bool, ranks: Ranks, device: torch.device) -> None:
+    def __init__(self, num_samples: int, seed: int, scatter: bool, ranks: Ranks, device: torch.device, momentum: float) -> None:
         self.num_samples, self.ranks, self._seed, self._scatter = num_samples, ranks, seed, scatter
-        self.device = device
+        self.device, self._momentum = device, momentum
         self.first_slot, self.num_slots = ranks.shard(num_samples)
         if self.num_slots > MAX_SLOTS:
             raise ValueError(
@@ -91,12 +92,12 @@ class ScoreTable:
         self.marks = ops.empty_table(ops.mark_bytes(self.num_slots), torch.uint8, device).zero_()
         self.faults = torch.zeros(4, dtype=torch.int64, device=device)
         self.tiers = ops.empty_tiers(device)
-        self.record = ops.Recorder(self.shard, self.scores, self.marks, self.faults, self.tiers)
+        self.record = ops.Recorder(self.shard, self.scores, self.marks, self.faults, self.tiers, momentum)
         self.protect: torch.Tensor | None = None
 
     def of_size(self, num_samples: int) -> ScoreTable:
         """An empty table of another size, whose samples are dealt out anew."""
-        return ScoreTable(num_samples, self._seed, self._scatter, self.ranks, self.device)
+        return ScoreTable(num_samples, self._seed, self._scatter, self.ranks, self.device, self._momentum)
 
     def clear(self) -> None:
         """Nothing is seen and nothing planned."""
@@ -108,20 +109,6 @@ class ScoreTable:
     def num_rows(self) -> int:
         """Rows of eight slots, the last of which may be cut."""
         return rows_of(self.num_slots)
-
-    def blend(self, ids: torch.Tensor, losses: torch.Tensor, momentum: float) -> torch.Tensor:
-        """New scores of samples: momentum * old + (1 - momentum) * loss; of those that have none yet, the loss.
-
-        Three roundings, in kernels of their own: fused to one multiply-add they would differ between devices.
-
-        Args:
-            ids: Sample ids, int64 [B]; the result of those that are not of this rank means nothing.
-            losses: float32 [B].
-            momentum: In (0, 1).
-        """
-        old = self.scores[self.slots_of(ids).clamp(min=0)]
-        kept, added = old * momentum, losses * (1.0 - momentum)
-        return torch.where(old.isnan(), losses, kept + added)
 
     def look_up(self, ids: torch.Tensor) -> LookedUp:
         """Slots and marks of sample ids, int64 [B] on the table's device. Bad ids are told, and not added to ``faults``."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from infobatch_fast import InfoBatch, MeanThreshold, NoPruning, QuantileTiers, RandomPruning
 from support.compare import RULES, SCORES, assert_same_decisions, bits, policy_of
@@ -71,11 +72,63 @@ def test_a_bad_index_is_counted_once_and_harms_nothing(device: torch.device) -> 
     assert pruner.scores().tolist() == [2.0, 2.0, 3.0, 4.0]
 
 
-def test_without_momentum_nothing_is_looked_up(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infobatch_fast.engine.table.ScoreTable.blend", None)
-    for policy in (MeanThreshold(), QuantileTiers(), RandomPruning(), NoPruning()):
-        assert policy.momentum == 0.0
-        record_all(InfoBatch(10, 9, policy=policy, device=device))
+class Operators(TorchDispatchMode):
+    """Notes the operators of torch that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+def test_momentum_takes_no_operator_of_torch(device: torch.device) -> None:
+    names = []
+    for policy in (MeanThreshold(), MeanThreshold(momentum=0.5)):
+        pruner = InfoBatch(10, 9, policy=policy, device=device)
+        record_all(pruner)
+        index, losses = torch.arange(10, device=device), torch.ones(10, device=device)
+        with Operators() as operators:
+            pruner.update(index, losses)
+        names.append(operators.names)
+    assert names[0] == names[1]
+    assert all(policy().momentum == 0.0 for policy in (MeanThreshold, QuantileTiers, RandomPruning, NoPruning))
+
+
+def test_averages_do_not_depend_on_whether_the_thread_flushes_subnormal_numbers(device: torch.device) -> None:
+    tiny, ids = 2.0**-149, list(range(6))
+    for momentum in (0.5, 1e-40, 1e-320):
+        rule = Rule("mean", (0.5,), momentum=momentum)
+        pruner, oracle = InfoBatch(6, 9, policy=policy_of(rule), device=device), Oracle(6, rule)
+        oracle.plan(0)
+        for scores in ([0.0, 4 * tiny, -tiny, 2.0**-126, 3e38, 1.0], [-0.0, 2 * tiny, 3 * tiny, -(2.0**-127), 2.0**-126, tiny]):
+            index, losses = torch.tensor(ids), torch.tensor(scores)
+            pruner.sampler.indices()
+            flushed = torch.set_flush_denormal(True)
+            try:
+                pruner.update(index.to(device), losses.to(device))
+                mode = float(torch.tensor(tiny) * 1.0)
+            finally:
+                torch.set_flush_denormal(False)
+            oracle.update(ids, scores)
+            assert same_scores(pruner, oracle)
+        assert mode == (0.0 if flushed else tiny)  # what it was is what it is after a call
+    if not flushed:
+        pytest.skip("this processor cannot flush denormals, so all but that was tested")
+
+
+def test_duplicates_in_a_batch_of_any_size_are_blended_with_the_score_before_the_call(device: torch.device) -> None:
+    n, rule = 300, Rule("mean", (0.5,), momentum=0.9)
+    pruner, oracle = InfoBatch(n, 9, policy=policy_of(rule), device=device), Oracle(n, rule)
+    oracle.plan(0)
+    dice = random.Random(5)
+    for size in (40, 256, 257, 1000, 5000, 9000):
+        ids, scores = dice.choices(range(n), k=size), [dice.choice((dice.gauss(0, 1), 3.4e38, math.nan)) for _ in range(size)]
+        record(pruner, ids, torch.tensor(scores))
+        oracle.update(ids, scores)
+        assert same_scores(pruner, oracle)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")

@@ -125,6 +125,29 @@ def test_the_directory_holds_across_its_pieces_and_where_kept_marks_are_rare(dev
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("slots", [1, 9, 300, 100_003])
+def test_what_remains_are_the_positions_whose_slots_were_not_visited(device: torch.device, slots: int, shuffle: bool) -> None:
+    dice = torch.Generator().manual_seed(slots)
+    nibbles = torch.randint(16, (slots,), generator=dice, dtype=torch.uint8)
+    padded = torch.nn.functional.pad(nibbles, (0, 2 * ops.mark_bytes(slots) - slots))
+    marks = (padded[::2] + 16 * padded[1::2]).to(device)
+    directory = ops.BitDirectory(marks, slots)
+    kept = int(directory.build()[0])
+    slot_of = ((nibbles & 1) > 0).nonzero().flatten()
+    positions = ops.shuffle_permutation(kept, 7, 1, 2) if shuffle else ops.identity_permutation(kept)
+    remains = [int(not nibbles[slot_of[positions.apply(p)]] & 2) for p in range(kept)]
+    order = ops.EpochOrder(ops.Shard(ops.identity_permutation(slots), 0, slots), positions, directory.native)
+    before = torch.get_num_threads()
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        try:
+            found = ops.mark_remaining(order, kept, marks).tolist()
+        finally:
+            torch.set_num_threads(before)
+        assert [mark for byte in found for mark in (byte & 15, byte >> 4)] == remains + [0] * (2 * len(found) - kept)
+
+
 @pytest.mark.parametrize("slots", [1, 7, 8, 9, 127, 128, 129, 511, 512, 513, 1023, 1024, 1025, 4096, 65536, 65537])
 def test_marks_behind_the_last_slot_are_zero(device: torch.device, slots: int) -> None:
     table = torch.full((slots,), NAN, device=device)

@@ -44,8 +44,17 @@ void check_record_without_slots(int threads) {
   const Twin<std::uint8_t> found("found", 3);
   const Twin<Tiers> tiers = check_tiers({{kLaneRange, 3, 2, 1}}, threads);
   CALL_BOTH(record, threads, [&](Side side) {
-    return Record{empty, nullptr,        nullptr,         faults.on(side), tiers.on(side),
-                  2,     index.on(side), values.on(side), index.size(),    weights.on(side)};
+    return Record{.shard = empty,
+                  .scores = nullptr,
+                  .marks = nullptr,
+                  .faults = faults.on(side),
+                  .tiers = tiers.on(side),
+                  .share = 2,
+                  .momentum = 0.5,
+                  .index = index.on(side),
+                  .new_scores = values.on(side),
+                  .count = index.size(),
+                  .weights = weights.on(side)};
   });
   weights.expect_same("record");
   CALL_BOTH(look_up, threads, [&](Side side) {

@@ -1,3 +1,4 @@
+#include <iterator>
 #include <limits>
 #include <set>
 
@@ -8,6 +9,7 @@ using namespace infobatch;
 namespace {
 
 constexpr float kShare = 1.0f / 3;  // a product with it is rounded
+constexpr double kMomenta[] = {0.0, 0.9, 0.0, 1.0 / 3, 0.0, 0x1p-30, 1e-40, 1e-320};
 
 struct Batch {
   std::vector<std::int64_t> index;
@@ -92,13 +94,14 @@ void check_look_up(const Case& c, const Twin<std::uint8_t>& marks, const Twin<st
 
 Record record_of(const Shard& shard, const Twin<float>& scores, const Twin<std::uint8_t>& marks,
                  const Twin<std::int64_t>& faults, const Twin<Tiers>& tiers, const Twin<std::int64_t>& index,
-                 const Twin<float>& new_scores, const Twin<float>& weights, Side side) {
+                 const Twin<float>& new_scores, const Twin<float>& weights, double momentum, Side side) {
   return {.shard = shard,
           .scores = scores.on(side),
           .marks = marks.on(side),
           .faults = faults.on(side),
           .tiers = tiers.on(side),
           .share = kShare,
+          .momentum = momentum,
           .index = index.on(side),
           .new_scores = new_scores.on(side),
           .count = index.size(),
@@ -115,8 +118,10 @@ void check_record(const Case& c, const Twin<float>& scores, const Twin<std::uint
   const Twin<std::int64_t> index("index", batch.index, sizeof(std::int64_t));
   const Twin<float> new_scores("new_scores", batch.scores, sizeof(float));
   const Twin<float> weights("weights", count, sizeof(float));
-  CALL_BOTH(record, c.threads,
-            [&](Side side) { return record_of(c.shard, table, marks, faults, tiers, index, new_scores, weights, side); });
+  const double momentum = kMomenta[random.below(std::size(kMomenta))];
+  CALL_BOTH(record, c.threads, [&](Side side) {
+    return record_of(c.shard, table, marks, faults, tiers, index, new_scores, weights, momentum, side);
+  });
   table.expect_same("record");
   marks.expect_same("record");
   weights.expect_same("record");
@@ -124,7 +129,7 @@ void check_record(const Case& c, const Twin<float>& scores, const Twin<std::uint
   check_look_up(c, marks, index, batch.bad);
 }
 
-void check_large_record(std::int64_t count, std::int64_t num_slots, int threads) {
+void check_large_record(std::int64_t count, std::int64_t num_slots, double momentum, int threads) {
   report::set_case("record of " + std::to_string(count) + " among " + std::to_string(num_slots));
   Random random(static_cast<std::uint64_t>(count));
   const Shard shard = make_shard(Place::kWholeSet, num_slots, 5);
@@ -143,8 +148,9 @@ void check_large_record(std::int64_t count, std::int64_t num_slots, int threads)
   const Twin<std::int64_t> faults("faults", std::vector<std::int64_t>(kNumFaults, 0)), index("index", ids);
   const Twin<float> new_scores("new_scores", values), weights("weights", count);
   const Twin<Tiers> tiers = check_tiers({{kLaneRange, 49152, 21845, 1}}, threads);
-  CALL_BOTH(record, threads,
-            [&](Side side) { return record_of(shard, table, marks, faults, tiers, index, new_scores, weights, side); });
+  CALL_BOTH(record, threads, [&](Side side) {
+    return record_of(shard, table, marks, faults, tiers, index, new_scores, weights, momentum, side);
+  });
   table.expect_same("record");
   marks.expect_same("record");
   weights.expect_same("record");

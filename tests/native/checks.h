@@ -63,7 +63,7 @@ void check_long_table(std::int64_t num_slots, int threads);
 void check_record(const Case&, const Twin<float>& scores, const Twin<std::uint8_t>& marks, const Twin<infobatch::Tiers>& tiers,
                   std::int64_t count, bool duplicates, Random&);
 // More claims in a call than one launch takes.
-void check_large_record(std::int64_t count, std::int64_t num_slots, int threads);
+void check_large_record(std::int64_t count, std::int64_t num_slots, double momentum, int threads);
 
 void check_order(const Case&, const MarkedTable& plan, const infobatch::Permutation& shuffle);
 // What remains of the order when the samples with a visited mark are left out.

@@ -106,6 +106,26 @@ PLAIN = [
         "atomic_add(faults + fault, __popc(lanes))",
         "atomic_add(faults + fault, 1)",
     ),
+    Fault(
+        "record: a part is blended with what the part before has stored",
+        "record.cu",
+        "    claim_kernel<<<",
+        "    if (start > 0 && blends(args.momentum)) {\n"
+        "      Record late = part;\n"
+        "      late.new_scores = args.new_scores + start;\n"
+        "      blend_kernel<<<blocks, kRecordBlock, 0, stream_of(stream)>>>(late);\n"
+        "    }\n"
+        "    claim_kernel<<<",
+        "smallest=2 largest=1 large_records=1",
+    ),
+    Fault(
+        "record: blended scores are left where weights are to be",
+        "record.cu",
+        "  if (finite) store(args, i, item);\n",
+        "  if (finite) return store(args, i, item);\n",
+        MIDDLE,
+    ),
+    Fault("record: a cluster that has no room", "record.cu", "clusters > 0;", "clusters >= 0;", MIDDLE),
     Fault("order: visited positions remain", "order.cu", "& kVisitedMark) == 0", "& kVisitedMark) != 8"),
 ]
 
@@ -142,6 +162,12 @@ HOOKS = [
     ),
     Fault("directory: more entries than there are", "plan.cu", " && entry < num_entries) index", ") index"),
     Fault("tally: warps add in turn, unguarded", "plan.cu", "atomic_add(&of_block[i], of_warp)", "of_block[i] += of_warp"),
+    Fault(
+        "record: a score is blended with a claim",
+        "record.cu",
+        "    batch_barrier<kCluster>();\n  }\n",
+        "  }\n",
+    ),
     Fault("order: one id too many", "order.cu", "i < args.count; i +=", "i <= args.count; i +="),
     Fault(
         "order: a pointer of the host is followed",

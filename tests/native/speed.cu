@@ -108,8 +108,10 @@ void measure_epoch(Speed& speed, Table& t) {
   const std::int64_t n = t.num_slots, kept = t.num_kept();
   for (const std::int64_t count : {256, 1024, 4096, 65536, 1 << 20}) {
     const auto first = [&](int i) { return i * count % Table::kIds; };  // other samples in each repetition
-    speed.print("record", n, count, count * (16 + 4 * kSector), nothing,
-                [&](int i) { return backend::record(t.record(first(i), count), nullptr); });
+    for (const double momentum : {0.0, 0.5}) {
+      speed.print(momentum > 0 ? "record, momentum" : "record", n, count, count * (16 + 4 * kSector), nothing,
+                  [&](int i) { return backend::record(t.record(first(i), count, momentum), nullptr); });
+    }
     speed.print("look_up", n, count, count * (17 + kSector), nothing,
                 [&](int i) { return backend::look_up(t.look_up(first(i), count), nullptr); });
   }

@@ -112,13 +112,14 @@ struct Table {
             .marks = marks.get(),
             .index = index_bits()};
   }
-  infobatch::Record record(std::int64_t first, std::int64_t count) const {
+  infobatch::Record record(std::int64_t first, std::int64_t count, double momentum) const {
     return {.shard = shard,
             .scores = scores.get(),
             .marks = marks.get(),
             .faults = faults.get(),
             .tiers = tiers.get(),
             .share = 1,
+            .momentum = momentum,
             .index = index.get() + first,
             .new_scores = new_scores.get() + first,
             .count = count,

@@ -159,14 +159,24 @@ struct cudaFuncAttributes {
   int ptxVersion;
 };
 
+int emulated_version();   // of the code that the device takes
+int emulated_clusters();  // that it has room for
+
 template <class Kernel, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, Kernel* kernel, const Arguments&... arguments) {
-  if (config->numAttrs != 1 || config->attrs->val.clusterDim.x != config->gridDim.x) return cudaErrorInvalidConfiguration;
+  if (config->numAttrs != 1 || config->attrs->val.clusterDim.x != config->gridDim.x || emulated_clusters() == 0) {
+    return cudaErrorInvalidConfiguration;
+  }
   emulator::Launcher<Kernel*>{{"a cluster", config->gridDim.x, config->blockDim.x, true}, kernel}(arguments...);
   return cudaSuccess;
 }
 
-int emulated_version();  // of the code that the device takes
+template <class Kernel>
+cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, Kernel*, const cudaLaunchConfig_t*) {
+  *clusters = emulated_clusters();
+  return cudaSuccess;
+}
+
 template <class Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
   attributes->ptxVersion = emulated_version();

@@ -37,7 +37,7 @@ void vary(std::uint64_t seed, std::int64_t num_slots) {
   static constexpr int kLargeDevices[] = {132, 1, 4};
   const bool is_large = num_slots > kLarge, is_huge = num_slots > kHuge;
   settings.seed = seed;
-  settings.device = static_cast<int>(seed / 2 % 2);
+  settings.device = static_cast<int>(seed / 2 % 3);
   settings.multiprocessors = is_huge ? 1 : is_large ? kLargeDevices[seed % 3] : 1 + static_cast<int>(seed % 3);
   settings.resident_blocks = 1 + static_cast<unsigned>(seed % 6);
   const unsigned of_small = seed % 4 == 3 ? 0 : 1 + static_cast<unsigned>(seed * 7 % 12);
@@ -54,7 +54,9 @@ cudaError_t cudaGetDevice(int* ordinal) {
   return cudaSuccess;
 }
 
-int emulated_version() { return settings.device == 0 ? 90 : 80; }
+int emulated_version() { return settings.device == 1 ? 80 : 90; }
+
+int emulated_clusters() { return settings.device == 0 ? 1 : 0; }
 
 cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 

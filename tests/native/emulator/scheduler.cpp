@@ -2,6 +2,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -45,6 +46,18 @@ void release_barrier(Block& block) {
     }
     first = &thread;
     wake(thread);
+  }
+}
+
+// What any of these threads did is ordered before what they do from now on, without fences.
+void end_epoch_of_cluster(const std::vector<Thread*>& all) {
+  std::set<Block*> blocks;
+  for (const Thread* thread : all) blocks.insert(thread->block);
+  for (Block* block : blocks) ++block->epoch, block->fences = 0;
+  for (Block* block : blocks) {
+    for (const Block* other : blocks) {
+      if (other != block) block->known[other->index] = {other->epoch, {0, block->epoch - 1, 0}};
+    }
   }
 }
 
@@ -159,7 +172,9 @@ void cluster_barrier(Place place) {
   if (at_cluster_barrier.size() < std::size_t{launch_now->blocks} * launch_now->threads) {
     return wait_as(State::kAtClusterBarrier, place);
   }
-  for (Thread* thread : std::exchange(at_cluster_barrier, {})) wake(*thread);
+  const std::vector<Thread*> all = std::exchange(at_cluster_barrier, {});
+  end_epoch_of_cluster(all);
+  for (Thread* thread : all) wake(*thread);
   suspend(running->fiber);
 }
 

@@ -7,7 +7,7 @@ namespace emulator {
 
 struct Settings {
   std::uint64_t seed = 1;
-  int device = 0;  // 1 has no clusters
+  int device = 0;  // 1 has no clusters, 2 no room for one
   int multiprocessors = 2;
   unsigned resident_blocks = 3;  // that take turns
   unsigned switch_every = 8;     // one in so many accesses to memory gives the turn away; 0: threads run until they wait
