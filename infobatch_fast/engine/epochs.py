@@ -211,7 +211,7 @@ class Epochs(ABC):
         """Between epochs: the next plan is made by another planner."""
         with self.changing:
             if self._plan is not None:
-                self._move_to(self.epoch + 1)
+                self._move_on()
             self.planner = planner
 
     def saved_plan(self) -> SavedPlan | None:
@@ -233,6 +233,15 @@ class Epochs(ABC):
         else:
             whole = self._kept_when_saved if self._saved_plan is not None else 0
         return min(1.0, max(0, self.scored) / whole) if whole else 0.0
+
+    def _move_on(self) -> None:
+        """To the next epoch, if it has a number."""
+        if self.epoch == LAST_EPOCH:
+            raise RuntimeError(
+                f"epoch {LAST_EPOCH} is the last that has a number, and the next one was asked for: call set_epoch(epoch) before "
+                "each epoch, and count from 0"
+            )
+        self._move_to(self.epoch + 1)
 
     def _move_to(self, epoch: int) -> None:
         self.epoch = epoch

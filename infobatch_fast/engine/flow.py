@@ -165,7 +165,7 @@ class Flow(Epochs):
     def _follow(self, before: Plan) -> Plan:
         """The plan of the next pass, made while losses of the one before are still on their way."""
         late = self._backlog.late_after(before, self._clock.drawn - self._clock.done)
-        self._move_to(self.epoch + 1)
+        self._move_on()
         plan = self.plan()
         self._backlog.late = late
         self.scored = -self._backlog.count
@@ -227,7 +227,7 @@ class Flow(Epochs):
         if self._was_loaded:
             return
         if place.epoch != self.epoch:
-            self._move_to(check_int("state['epoch']", place.epoch, 0, LAST_EPOCH))
+            self._move_to(place.epoch)
         self._stand(place.position)
         self._clock.drawn = self._clock.done = place.drawn
         self._began = None
