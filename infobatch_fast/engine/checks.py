@@ -93,8 +93,8 @@ def check_size(data_source: Sized | int, name: str = "data_source") -> int:
         ) from None
     except (OverflowError, ValueError) as error:  # Python's own limits of a length
         raise ValueError(
-            f"len({name}) must be in [1, {ops.MAX_SAMPLES}], and that of {type(data_source).__name__} is not ({error}): pass a data "
-            "set of fewer samples, or the number of its samples"
+            f"len({name}) must be in [1, {ops.MAX_SAMPLES}], and that of {type(data_source).__name__} is not ({error}): pass a "
+            "data set of fewer samples, or the number of its samples"
         ) from error
     return check_int(f"len({name})", size, 1, ops.MAX_SAMPLES)
 

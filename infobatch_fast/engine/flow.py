@@ -226,11 +226,12 @@ class Flow(Epochs):
         """A loader that restores positions of its own. A pruner that was itself restored knows better."""
         if self._was_loaded:
             return
-        if place.epoch != self.epoch:
-            self._move_to(place.epoch)
-        self._stand(place.position)
-        self._clock.drawn = self._clock.done = place.drawn
-        self._began = None
+        with self.changing:
+            if place.epoch != self.epoch:
+                self._move_to(place.epoch)
+            self._stand(place.position)
+            self._clock.drawn = self._clock.done = place.drawn
+            self._began = None
 
     def more_state(self) -> dict[str, Any]:
         """The clock of the losses, of all ranks, and what is on its way."""
