@@ -226,6 +226,12 @@ class Epochs(ABC):
         self._was_loaded, self.scored, self._saved_plan = True, scored, saved_plan
         self.planned_samples, self.planned_kept = planned
 
+    def begin_anew(self) -> None:
+        """As if nothing had been trained or loaded; the table is empty already."""
+        self.load(0, 0, (0, 0), None)
+        self.load_more({})
+        self._was_loaded, self.saved_fraction = False, None
+
     def _fraction(self) -> float:
         """Fraction of the current epoch whose losses were recorded, as this rank knows it without making a plan."""
         if self._plan is not None:
