@@ -14,7 +14,7 @@ from torch.utils.data import DistributedSampler
 from .engine.checks import check_int
 from .engine.chunks import CHUNK, Ids
 from .engine.engine import Engine
-from .engine.epochs import Place, Reached
+from .engine.epochs import LAST_EPOCH, Place, Reached
 
 RUN = 1 << 10  # ints that exist at a time: fewer than a cache holds, so each takes the memory that another has just left
 
@@ -122,7 +122,7 @@ class _PlanSampler(DistributedSampler[Any]):
         if not isinstance(state, dict) or not {"epoch", "position"} <= state.keys():
             raise ValueError(f"state must be what a sampler's state_dict() returned, with epoch and position, got {state!r}")
         position, drawn = (check_int(f"state[{name!r}]", state.get(name, 0), 0) for name in ("position", "drawn"))
-        self._resume = Place(state["epoch"], position, drawn)
+        self._resume = Place(check_int("state['epoch']", state["epoch"], 0, LAST_EPOCH), position, drawn)
         self.engine.epochs.go_on_at(self._resume)
 
     def _pieces(self, size: int) -> Iterator[tuple[Ids, _Progress]]:

@@ -93,6 +93,11 @@ def check_size(data_source: Sized | int, name: str = "data_source") -> int:
             f"{name} must be a data set with a length, or the number of its samples, got {type(data_source).__name__}: for a "
             "stream pass the number of its samples, and wrap it in KeptOnly(dataset, pruner)"
         ) from None
+    except (OverflowError, ValueError) as error:  # Python's own limits of a length
+        raise ValueError(
+            f"len({name}) must be in [1, {ops.MAX_SAMPLES}], and that of {type(data_source).__name__} is not ({error}): pass a "
+            "data set of fewer samples, or the number of its samples"
+        ) from error
     return check_int(f"len({name})", size, 1, ops.MAX_SAMPLES)
 
 

@@ -83,7 +83,7 @@ class DynamicEpochs(Epochs):
         if not (at_end or self._is_over(plan)):
             return plan, start
         # Whether an iteration that was exhausted will still be trained on, nobody knows here: what comes counts under the new plan.
-        self._move_to(self.epoch + 1)
+        self._move_on()
         return self.plan(), 0
 
     def _check_running(self, iteration: object, epoch: int) -> None:
@@ -102,7 +102,7 @@ class DynamicEpochs(Epochs):
         with self.changing:
             plan = self.plan()
             if self._is_over(plan) and not self._was_selected and self.scored - self._scored_before >= self._yielded:
-                self._move_to(self.epoch + 1)
+                self._move_on()
             return self.plan().length
 
     def order(self, start: int, stop: int | None) -> torch.Tensor:

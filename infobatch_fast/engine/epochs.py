@@ -211,7 +211,7 @@ class Epochs(ABC):
         """Between epochs: the next plan is made by another planner."""
         with self.changing:
             if self._plan is not None:
-                self._move_to(self.epoch + 1)
+                self._move_on()
             self.planner = planner
 
     def saved_plan(self) -> SavedPlan | None:
@@ -226,6 +226,12 @@ class Epochs(ABC):
         self._was_loaded, self.scored, self._saved_plan = True, scored, saved_plan
         self.planned_samples, self.planned_kept = planned
 
+    def begin_anew(self) -> None:
+        """As if nothing had been trained or loaded; the table is empty already."""
+        self.load(0, 0, (0, 0), None)
+        self.load_more({})
+        self._was_loaded, self.saved_fraction = False, None
+
     def _fraction(self) -> float:
         """Fraction of the current epoch whose losses were recorded, as this rank knows it without making a plan."""
         if self._plan is not None:
@@ -233,6 +239,15 @@ class Epochs(ABC):
         else:
             whole = self._kept_when_saved if self._saved_plan is not None else 0
         return min(1.0, max(0, self.scored) / whole) if whole else 0.0
+
+    def _move_on(self) -> None:
+        """To the next epoch, if it has a number."""
+        if self.epoch == LAST_EPOCH:
+            raise RuntimeError(
+                f"epoch {LAST_EPOCH} is the last that has a number, and the next one was asked for: call set_epoch(epoch) before "
+                "each epoch, and count from 0"
+            )
+        self._move_to(self.epoch + 1)
 
     def _move_to(self, epoch: int) -> None:
         self.epoch = epoch

@@ -165,7 +165,7 @@ class Flow(Epochs):
     def _follow(self, before: Plan) -> Plan:
         """The plan of the next pass, made while losses of the one before are still on their way."""
         late = self._backlog.late_after(before, self._clock.drawn - self._clock.done)
-        self._move_to(self.epoch + 1)
+        self._move_on()
         plan = self.plan()
         self._backlog.late = late
         self.scored = -self._backlog.count
@@ -226,11 +226,12 @@ class Flow(Epochs):
         """A loader that restores positions of its own. A pruner that was itself restored knows better."""
         if self._was_loaded:
             return
-        if place.epoch != self.epoch:
-            self._move_to(check_int("state['epoch']", place.epoch, 0, LAST_EPOCH))
-        self._stand(place.position)
-        self._clock.drawn = self._clock.done = place.drawn
-        self._began = None
+        with self.changing:
+            if place.epoch != self.epoch:
+                self._move_to(place.epoch)
+            self._stand(place.position)
+            self._clock.drawn = self._clock.done = place.drawn
+            self._began = None
 
     def more_state(self) -> dict[str, Any]:
         """The clock of the losses, of all ranks, and what is on its way."""

@@ -104,6 +104,7 @@ def _move_scores(old: ScoreTable, new: ScoreTable) -> None:
             new.scores[slots[mine]] = scores[mine]
             if new.protect is not None and protected is not None:
                 set_bits(new.protect, slots[mine & protected])
+    new.take_note()
 
 
 def _piece(old: ScoreTable, rank: int, start: int, count: int) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -74,7 +74,7 @@ class LateLosses:
         late, end = entry < behind, self._ids.numel() - 1
         # A sample may come late and be a visit of the new plan in one batch.
         visits = torch.zeros_like(self._came).scatter_add(0, first.clamp(max=end), ((behind > first) & ~late).long())
-        _unmark(table.marks, slots, late & (visits[first.clamp(max=end)] == 0) & ((marks & VISITED) == 0))
+        _unmark(table.marks.data, slots, late & (visits[first.clamp(max=end)] == 0) & ((marks & VISITED) == 0))
         entry = torch.where(late, entry, end)
         self._came[entry] = 1
         self.count = max(0, self.count - index.numel())

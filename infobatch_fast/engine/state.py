@@ -90,11 +90,10 @@ def unpack_state(epochs: Epochs, state: dict[str, Any]) -> None:
     try:
         scores, marks, protected = _check(epochs, state)
     except ValueError:
-        if isinstance(state, dict) and _is_live(state.get("scores"), table):
+        if not table.is_its_own() and isinstance(state, dict) and _is_live(state.get("scores"), table):
             with epochs.planner.writing():
                 table.clear()
-            epochs.load(0, 0, (0, 0), None)
-            epochs.load_more({})
+            epochs.begin_anew()
         raise
     c0, c1, c2, c3 = state["cutoffs"].tolist()
     with epochs.planner.writing():
@@ -104,6 +103,7 @@ def unpack_state(epochs: Epochs, state: dict[str, Any]) -> None:
             piece.masked_fill_(piece.isnan(), math.nan)
         table.row_marks.copy_(marks)
         ops.set_tiers(table.tiers, (c0, c1, c2, c3))
+        table.take_note()
     if protected is not None:
         table.protect = protected.to(table.device, copy=True)
     table.faults.zero_()

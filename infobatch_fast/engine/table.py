@@ -94,6 +94,20 @@ class ScoreTable:
         self.tiers = ops.empty_tiers(device)
         self.record = ops.Recorder(self.shard, self.scores, self.marks, self.faults, self.tiers, momentum)
         self.protect: torch.Tensor | None = None
+        self.take_note()
+
+    def take_note(self) -> None:
+        """Scores and marks are the table's own as they stand: whatever else writes them is a stranger, a loader for instance.
+
+        Strangers write with torch, which counts. Native code is not counted, nor is a write by way of ``Tensor.data``.
+        """
+        # Torch counts neither what is read into the parts of a sharded tensor, nor where the pruner was made in inference mode.
+        counts = self.ranks.num_replicas == 1 and not self.scores.is_inference()
+        self._versions = (self.scores._version, self.marks._version) if counts else None
+
+    def is_its_own(self) -> bool:
+        """Whether it is known that no stranger has written scores or marks."""
+        return self._versions is not None and self._versions == (self.scores._version, self.marks._version)
 
     def of_size(self, num_samples: int) -> ScoreTable:
         """An empty table of another size, whose samples are dealt out anew."""
@@ -104,6 +118,7 @@ class ScoreTable:
         self.scores.fill_(math.nan)
         self.marks.zero_()
         self.faults.zero_()
+        self.take_note()
 
     @property
     def num_rows(self) -> int:

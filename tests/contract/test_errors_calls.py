@@ -204,8 +204,8 @@ def test_indices(device: torch.device, start: Any, stop: Any, error: type[Except
         ({"epoch": 2}, ValueError, "with epoch and position, got {'epoch': 2}"),
         ({"epoch": 2, "position": -1}, ValueError, "state['position'] must be at least 0, got -1"),
         ({"epoch": 2, "position": 1.5}, TypeError, "state['position'] must be an int, got 1.5"),
-        ({"epoch": -1, "position": 0}, ValueError, "epoch must be in [0, 4294967295], got -1"),
-        ({"epoch": "a", "position": 0}, TypeError, "epoch must be an int, got 'a'"),
+        ({"epoch": -1, "position": 0}, ValueError, "state['epoch'] must be in [0, 4294967295], got -1"),
+        ({"epoch": "a", "position": 0}, TypeError, "state['epoch'] must be an int, got 'a'"),
     ],
 )
 def test_sampler_load_state_dict(pruner: InfoBatch, state: Any, error: type[Exception], message: str) -> None:

@@ -133,8 +133,55 @@ def test_a_state_that_was_read_into_the_live_tables_and_is_refused_leaves_a_prun
     for batch in islice(pruner.sampler.batches(2), 3):
         pruner.update(batch, torch.ones(2, device=device))
     assert pruner.progress > 0
+    state = pruner.state_dict()
+    for name in ("scores", "marks"):
+        state[name].copy_(state[name].clone())  # as torch.distributed.checkpoint loads
     with raises(ValueError, "state has seed=9"):
-        pruner.load_state_dict(pruner.state_dict() | {"seed": 9})  # as torch.distributed.checkpoint loads
+        pruner.load_state_dict(state | {"seed": 9})
     assert pruner.scores().isnan().all()
     assert (pruner.epoch, pruner.progress) == (0, 0.0)
     assert list(pruner.sampler) == list(new.sampler)
+    for batch in islice(pruner.sampler.batches(2), 3):
+        pruner.update(batch, torch.ones(2, device=device))
+    pruner.set_epoch(1)
+    pruner.set_epoch(0)
+    assert pruner.stats.saved_fraction == new.stats.saved_fraction
+    if not lengths:
+        assert pruner.epoch == 0, "not ignored: nothing was loaded"
+
+
+@pytest.mark.parametrize("lengths", [{}, {"steps_per_epoch": 4, "batch_size": 8}], ids=["dynamic", "constant"])
+def test_a_state_of_live_tables_that_nothing_was_read_into_is_refused_whole(device: torch.device, lengths: dict[str, Any]) -> None:
+    pruner, twin = (InfoBatch(40, 5, delta=1.0, device=device, **lengths) for _ in range(2))
+    for epoch in range(3):
+        for each in (pruner, twin):
+            each.set_epoch(epoch)
+            for batch in islice(each.sampler.batches(8), 3):
+                each.update(batch, torch.tensor(batch, device=device) / 7.0)
+        before = snapshot(pruner)
+        with raises(ValueError, "state has seed=9"):
+            pruner.load_state_dict(pruner.state_dict() | {"seed": 9})
+        assert snapshot(pruner) == before
+        assert decisions(pruner) == decisions(twin)
+    assert pruner.stats.saved_fraction == twin.stats.saved_fraction
+    assert train(pruner) == train(twin)
+
+
+def test_so_it_is_after_a_state_was_loaded_or_the_data_set_has_grown(device: torch.device) -> None:
+    pruner = InfoBatch(40, 5, delta=1.0, device=device)
+    pruner.update(list(range(40)), torch.arange(40.0, device=device))
+    pruner.load_state_dict(copied(pruner))
+    pruner.set_epoch(1)
+    for size in (40, 50):
+        pruner.grow(size)
+        before = snapshot(pruner)
+        with raises(ValueError, "state has seed=9"):
+            pruner.load_state_dict(pruner.state_dict() | {"seed": 9})
+        assert snapshot(pruner) == before
+
+
+def test_a_pruner_that_was_made_in_inference_mode_refuses_a_state_as_well(device: torch.device) -> None:
+    with torch.inference_mode():
+        pruner = InfoBatch(40, 5, device=device)
+        with raises(ValueError, "state has seed=9"):
+            pruner.load_state_dict(pruner.state_dict() | {"seed": 9})
