@@ -12,10 +12,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from .lines import check, parse
 from .machine import provenance
 from .pruner import InfoBatch
 
 FORMAT = 1
+_STRANGE = "not a line that infobatch_fast.logs.JsonLines writes; name its file, or remove the line"
 
 
 class JsonLines:
@@ -104,32 +106,29 @@ def read_run(path: str | PathLike[str]) -> RunLog:
     for number, text in enumerate(Path(path).read_bytes().split(b"\n"), 1):
         if not text:
             continue
-        line = _parse(text)
+        line = parse(text)
         if line is None and broken is None:
             broken = number
             continue
         # A process that was killed in mid-line wrote nothing after it; the next one begins with a line of its own.
         if line is None or (broken is not None and line.get("kind") != "start"):
-            raise NoRun(f"{path}, line {broken or number}: not a line that infobatch_fast.logs.JsonLines writes")
+            raise NoRun(f"{path}, line {broken or number}: {_STRANGE}")
         broken = None
+        try:
+            check(line)
+        except ValueError as error:
+            raise NoRun(f"{path}, line {number}: {error}; {_STRANGE}") from error
         if line["kind"] == "start":
             starts.append(line)
             continue
         while epochs and epochs[-1]["epoch"] >= line["epoch"]:
             epochs.pop()
         epochs.append(line)
+    if not epochs and broken is not None:
+        raise NoRun(f"{path}, line {broken}: {_STRANGE}")
     if not epochs:
         raise NoRun(f"{path}: it has no line of an epoch; write it with infobatch_fast.logs.JsonLines(path).write(pruner)")
     return RunLog(starts, epochs)
-
-
-def _parse(text: bytes) -> dict[str, Any] | None:
-    try:
-        line = json.loads(text)
-    except ValueError:
-        return None
-    known = isinstance(line, dict) and line.get("kind") in ("start", "epoch")
-    return line if known and (line["kind"] == "start" or "kept" in line) else None
 
 
 def _start(pruner: InfoBatch) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     if out.suffix == ".png":
         out.write_bytes(image)
     else:
-        out.write_text(page.make(log, image), encoding="utf-8")
+        out.write_text(page.make(log, image), encoding="utf-8", errors="replace")
     print("\n".join([*summarise(log.epochs), str(out)]))
     return 0
 

@@ -7,16 +7,20 @@ from html import escape
 from typing import Any
 
 from ..logs import RunLog
-from .savings import clock, summarise
+from .savings import clock, every, summarise
 
 STYLE = "body{font:15px sans-serif;margin:2em auto;max-width:70em}img{max-width:100%}td,th{padding:.1em .8em;text-align:right}"
+MOST_ROWS = 2000
 HEAD = ("epoch", "kept", "saved", "thresholds", "seen", "not finite", "seconds", "seconds of the plan")
 
 
 def make(run: RunLog, picture: bytes) -> str:
     """The page."""
     lines = "".join(f"<p>{escape(line)}</p>" for line in summarise(run.epochs))
-    table = _row("th", HEAD) + "".join(_row("td", _cells(epoch)) for epoch in run.epochs)
+    shown = every(run.epochs, MOST_ROWS)
+    table = _row("th", HEAD) + "".join(_row("td", _cells(epoch)) for epoch in shown)
+    if len(shown) < len(run.epochs):
+        lines += f"<p>The table has {len(shown):,} of {len(run.epochs):,} epochs, evenly spaced.</p>"
     starts = "".join(f"<li>{escape(_start(start))}</li>" for start in run.starts)
     image = f'<img alt="kept, saved, thresholds and scores by epoch" src="data:image/png;base64,{b64encode(picture).decode()}">'
     return (
@@ -40,7 +44,7 @@ def _cells(epoch: dict[str, Any]) -> tuple[str, ...]:
 
 def _start(start: dict[str, Any]) -> str:
     machine, versions, arguments = (start.get(name, {}) for name in ("machine", "versions", "arguments"))
-    gpus = ", ".join(gpu["name"] for gpu in machine.get("gpus", ())) or "no GPU"
+    gpus = ", ".join(str(gpu["name"]) for gpu in machine.get("gpus", ())) or "no GPU"
     made_by = (
         f"{start.get('started')}: {start.get('command')}, commit {start.get('commit') or 'unknown'}, on "
         f"{machine.get('cores')} cores of {machine.get('cpu')}, {gpus}"

@@ -37,13 +37,13 @@ def measure(epochs: list[Epoch]) -> Savings:
         epochs: Lines of ``read_run``.
     """
     samples = list(accumulate(epoch["num_samples"] - epoch["kept"] for epoch in epochs))
-    timed = [epoch for epoch in epochs if epoch.get("seconds") and not epoch.get("resumed")]
+    timed = [epoch for epoch in epochs if _is_timed(epoch)]
     if not timed:
         return Savings(samples, None, 0.0, "no epoch was timed")
     full = [epoch for epoch in timed if epoch["kept"] == epoch["num_samples"]]
     per_sample = median(epoch["seconds"] / epoch["kept"] for epoch in full or timed)
     saved = [
-        epoch["num_samples"] * per_sample - epoch["seconds"] if epoch in timed and epoch["kept"] < epoch["num_samples"] else 0.0
+        epoch["num_samples"] * per_sample - epoch["seconds"] if _is_timed(epoch) and epoch["kept"] < epoch["num_samples"] else 0.0
         for epoch in epochs
     ]
     kind = f"the {len(full)} full epochs" if full else f"{len(timed)} pruned epochs, as no full one was timed"
@@ -51,6 +51,11 @@ def measure(epochs: list[Epoch]) -> Savings:
     if len(timed) < len(epochs):
         basis += f"; {len(epochs) - len(timed)} epochs that were interrupted or not timed are left out"
     return Savings(samples, list(accumulate(saved)), sum(epoch["seconds"] for epoch in timed), basis)
+
+
+def _is_timed(epoch: Epoch) -> bool:
+    """Whether its time tells what a sample takes."""
+    return bool(epoch.get("seconds")) and epoch["kept"] > 0 and not epoch.get("resumed")
 
 
 def summarise(epochs: list[Epoch]) -> list[str]:
@@ -77,3 +82,10 @@ def clock(seconds: float) -> str:
         if abs(seconds) >= 2 * size:
             return f"{seconds / size:,.1f} {unit}"
     return f"{seconds:.3g} s"
+
+
+def every(epochs: list[Epoch], most: int) -> list[Epoch]:
+    """All epochs, or evenly spaced ones of them, of which the first and the last are two, where there are more than ``most``."""
+    if len(epochs) <= most:
+        return epochs
+    return [epochs[place * (len(epochs) - 1) // (most - 1)] for place in range(most)]
