@@ -64,7 +64,7 @@ class InfoBatch(Arguments):
         engine: What is inside, for the modules of this package; it may change with any release.
 
     Raises:
-        TypeError: ``data_source`` has no length, or an argument is of a wrong type; or ``policy`` has no repr that ranks can compare.
+        TypeError: ``data_source`` has no length, an argument is of a wrong type, or the repr of ``policy`` holds an address.
         ValueError: An argument is out of range; the message names it, its value and the remedy.
         IndexError: ``protect`` holds an id that is out of range.
         RuntimeError: ``device`` asks for CUDA where there is none.
