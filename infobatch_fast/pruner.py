@@ -16,7 +16,7 @@ from .engine.engine import Engine
 from .engine.expected import expected_steps
 from .engine.histogram import count_scores
 from .engine.lengths import Lengths
-from .engine.odd import explain_odd
+from .engine.odd import explain_odd, refuse_odd
 from .engine.protect import Protect, count_bits
 from .engine.ranks import find_ranks
 from .engine.schedule import Schedule
@@ -171,6 +171,8 @@ class InfoBatch(Arguments):
             check_values("losses", losses, index, device)
             if scores is not None:
                 check_values("scores", scores, index, device)
+                if losses.layout is not torch.strided:  # else it would fail behind the recording
+                    refuse_odd(losses=losses)
             return self.engine.update(index, losses, losses if scores is None else scores, reduction)
         except Exception:  # looked for here and not before, as it would cost each step time
             explain_odd(index=given, losses=losses, scores=scores)
