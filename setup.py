@@ -50,4 +50,10 @@ class CMakeBuild(build_ext):
             sys.exit(f"infobatch_fast: the native build failed at {shlex.join(error.cmd[:2])}; the reason stands above.")
 
 
+if not os.access(ROOT, os.W_OK):  # setuptools and CMake write beside the sources, and setuptools does not say so
+    sys.exit(
+        f"infobatch_fast: {ROOT} is read-only, and the build writes into it: copy the folder to where you may write, and install "
+        "the copy; or make an archive of it once, by python -m build --sdist in a copy, and pip install that"
+    )
+
 setup(ext_modules=[Extension("infobatch_fast.engine._core", sources=[])], cmdclass={"build_ext": CMakeBuild})

@@ -16,7 +16,8 @@ from .engine.table import ScoreTable, Thresholds
 class Policy(ABC):
     """Thresholds that cut the seen scores into tiers, and the prune ratio of each tier.
 
-    Write your own as a frozen dataclass: ranks compare what ``repr`` says of it, and it must stay the same through a run.
+    Write your own as a frozen dataclass of numbers and texts: ranks compare what ``repr`` says of it, which must stay the same
+    through a run; one that holds an address is refused.
 
     Tier 0 is the top tier and is always kept; it also holds the unseen samples. A sample's tier is the number of thresholds
     that its score is below.

@@ -16,7 +16,7 @@ from .engine.engine import Engine
 from .engine.expected import expected_steps
 from .engine.histogram import count_scores
 from .engine.lengths import Lengths
-from .engine.odd import explain_odd
+from .engine.odd import explain_odd, refuse_odd
 from .engine.protect import Protect, count_bits
 from .engine.ranks import find_ranks
 from .engine.schedule import Schedule
@@ -64,7 +64,7 @@ class InfoBatch(Arguments):
         engine: What is inside, for the modules of this package; it may change with any release.
 
     Raises:
-        TypeError: ``data_source`` has no length, or an argument is of a wrong type.
+        TypeError: ``data_source`` has no length, an argument is of a wrong type, or the repr of ``policy`` holds an address.
         ValueError: An argument is out of range; the message names it, its value and the remedy.
         IndexError: ``protect`` holds an id that is out of range.
         RuntimeError: ``device`` asks for CUDA where there is none.
@@ -171,6 +171,8 @@ class InfoBatch(Arguments):
             check_values("losses", losses, index, device)
             if scores is not None:
                 check_values("scores", scores, index, device)
+                if losses.layout is not torch.strided:  # else it would fail behind the recording
+                    refuse_odd(losses=losses)
             return self.engine.update(index, losses, losses if scores is None else scores, reduction)
         except Exception:  # looked for here and not before, as it would cost each step time
             explain_odd(index=given, losses=losses, scores=scores)
@@ -360,6 +362,11 @@ def _choose_policy(policy: Policy | None, prune_ratio: float) -> Policy:
         return MeanThreshold(prune_ratio)
     if not isinstance(policy, Policy):
         raise TypeError(f"policy must be a policy such as QuantileTiers(), got {policy!r}")
+    if " at 0x" in repr(policy):
+        raise TypeError(
+            f"policy must have a repr that tells its settings, as ranks compare it, got {policy!r}, with an address that differs "
+            f"from process to process: make {type(policy).__name__} a dataclass(frozen=True) whose fields are numbers and texts"
+        )
     if prune_ratio != 0.5:
         raise ValueError(
             f"prune_ratio={prune_ratio!r} and policy={policy!r} were both given: a policy has prune ratios of its own, so leave "

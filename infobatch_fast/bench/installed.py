@@ -34,7 +34,8 @@ class InstalledPackage(Contender):
         return iter(self._ids.__next__, None)  # its own __iter__ would plan again
 
     def weights(self, ids: torch.Tensor) -> torch.Tensor:
-        return torch.as_tensor(self._package.weights, device="cpu")[ids].float()
+        weights = torch.as_tensor(self._package.weights, device=ids.device)
+        return weights[ids].float()
 
     def update(self, index: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
         self._package.set_active_indices(index)

@@ -190,8 +190,6 @@ def check_values(name: str, values: torch.Tensor, index: torch.Tensor, device: t
         if not isinstance(values, torch.Tensor):
             raise TypeError(f"{name} must be a tensor, got {type(values).__name__}")
         _refuse_subclass(name, values)
-    if values.layout is not torch.strided:
-        refuse_odd(**{name: values})
     if values.shape != index.shape:  # so it has one dimension, as check_index saw to
         hint = (
             "reduce to one number a sample, for instance losses.mean(dim=1)"

@@ -71,10 +71,15 @@ class Ranks:
         return sent.to(tensor.device)
 
     def _meeting_device(self, device: torch.device) -> torch.device:
-        """Where the group takes tensors: on the table's device if it can, or else on the one of its backend (NCCL: a GPU)."""
-        backends = str(dist.get_backend_config(self.group))  # "cpu:gloo,cuda:nccl"
-        types = [entry.split(":")[0] for entry in backends.split(",")]
-        return device if device.type in types else torch.device(types[0])
+        """Where the group takes tensors: on the table's device if it can, or else on the one of its backend (NCCL: a GPU).
+
+        Gloo says that it takes those of a GPU, but sends what it reads at their address as if it were memory of the host.
+        """
+        config = str(dist.get_backend_config(self.group))  # "cpu:gloo,cuda:nccl"
+        backends = {kind: backend for kind, _, backend in (entry.partition(":") for entry in config.split(","))}
+        if "cpu" in backends and backends.get(device.type, "gloo") == "gloo":
+            return torch.device("cpu")
+        return device if device.type in backends else torch.device(next(iter(backends)))
 
     def agree(self, settings: dict[str, str], device: torch.device, done: str = "InfoBatch was constructed") -> None:
         """Makes sure that the settings of what was ``done`` are the same on all ranks.

@@ -2,7 +2,8 @@
 
 import math
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,24 @@ def test_delta(value: Any, error: type[Exception]) -> None:
 def test_policy(value: Any) -> None:
     with raises(TypeError, "policy must be a policy such as QuantileTiers()", f"got {value!r}"):
         InfoBatch(10, 10, policy=value)
+
+
+class Nameless(MeanThreshold):
+    """Its repr tells no settings but an address."""
+
+    __repr__ = object.__repr__
+
+
+@dataclass(frozen=True)
+class WithFunction(MeanThreshold):
+    rule: Callable[[float], float] = math.exp
+
+
+@pytest.mark.parametrize("value", [Nameless(), WithFunction(rule=lambda score: score)], ids=["no dataclass", "a function in it"])
+def test_a_policy_whose_repr_differs_between_processes_is_refused(value: MeanThreshold) -> None:
+    with raises(TypeError, "policy must have a repr that tells its settings", f"got {value!r}", "a dataclass(frozen=True)"):
+        InfoBatch(10, 10, policy=value)
+    assert InfoBatch(10, 10, policy=WithFunction()).policy == WithFunction()
 
 
 def test_policy_together_with_prune_ratio_is_refused() -> None:

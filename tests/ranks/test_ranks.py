@@ -240,6 +240,10 @@ def test_ranks_of_one_model_build_the_same_pruner_from_their_data_parallel_rank(
         ("cuda:nccl", "cuda:1", "cuda:1"),
         ("cuda:nccl", "cpu", "cuda"),
         ("cpu:gloo,cuda:nccl", "cpu", "cpu"),
+        ("cpu:gloo,cuda:nccl", "cuda:1", "cuda:1"),
+        ("cpu:gloo,cuda:gloo", "cpu", "cpu"),
+        ("cpu:gloo,cuda:gloo", "cuda:1", "cpu"),
+        ("cuda:nccl,cpu:gloo", "cuda:1", "cuda:1"),
     ],
 )
 def test_ranks_meet_where_their_backend_takes_tensors(
