@@ -9,13 +9,12 @@ the host waits for the device once a plan.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from infobatch_fast import Policy
-from infobatch_fast.engine.ranks import Ranks
-from infobatch_fast.engine.table import ScoreTable, Thresholds
 
 TIERS = 3  # below the top one
 
@@ -46,14 +45,14 @@ class ImportanceSampling(Policy):
         """As asked for."""
         return self.saved_fraction
 
-    def thresholds(self, table: ScoreTable, ranks: Ranks) -> Thresholds:
+    def thresholds(self, table: Any, ranks: Any) -> Any:
         """Cuts the seen scores into tiers, and sets the ratios of the plan that is made of them."""
         scores = table.scores.cpu().numpy()
         scores = scores[~np.isnan(scores)]
         edges, keep = solve(scores, 1 - self.saved_fraction, self.min_keep)
         object.__setattr__(self, "_ratios", tuple(1 - p for p in keep))  # not a field: it is no setting, which ranks must share
-        values = torch.tensor(edges, dtype=torch.float32, device=table.device)
-        return Thresholds(values, torch.tensor([scores.size], dtype=torch.int64, device=table.device))
+        measured = table.constant_threshold(-np.inf, ranks)  # how many are seen
+        return measured._replace(values=torch.tensor(edges, dtype=torch.float32, device=table.device))
 
 
 def solve(scores: np.ndarray, kept: float, min_keep: float) -> tuple[list[float], list[float]]:

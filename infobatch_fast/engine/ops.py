@@ -259,7 +259,8 @@ class Recorder:
     ) -> None:
         self._held = (scores, marks, faults, tiers)
         pointers = (address(scores), address(marks), address(faults), address(tiers))
-        self._record = _core.Recorder(_where(scores)[0], shard, *pointers, momentum).record
+        self._ordinal = _where(scores)[0]
+        self._record = _core.Recorder(self._ordinal, shard, *pointers, momentum).record
 
     def __call__(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool = False) -> torch.Tensor:
         """Weights, float32 [B], of ids int64 [B], whose float32 scores are recorded; ``averaged``: weights / B.
@@ -271,5 +272,6 @@ class Recorder:
         if not (index_at and scores_at and weights_at):  # else ``address``, which takes the host longer, has nothing to say
             for tensor in (index, scores, weights):
                 address(tensor)
-        self._record(_where(scores)[1], index_at, scores_at, index.numel(), averaged, weights_at)
+        lane = 1 if self._ordinal < 0 else _raw_stream(self._ordinal)  # on the CPU it runs on one thread
+        self._record(lane, index_at, scores_at, index.numel(), averaged, weights_at)
         return weights
