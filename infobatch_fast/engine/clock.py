@@ -80,3 +80,7 @@ class Clock:
         """Goes on with a checkpoint."""
         self.go_back(done)
         self._done_when_loaded = self._done_when_marked = self.done
+
+    def begin_anew(self) -> None:
+        """Nothing was loaded."""
+        self._done_when_loaded = None

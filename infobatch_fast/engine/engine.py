@@ -141,11 +141,13 @@ class Engine:
     @torch.inference_mode(False)
     def grow(self, new_size: Sized | int | None, protect: Protect | None) -> None:
         """Takes up samples that were added at the end of the data set."""
-        self.data_source = grow(self.epochs, self.data_source, new_size, protect)
+        with self.epochs.changing:
+            self.data_source = grow(self.epochs, self.data_source, new_size, protect)
 
     def state_dict(self) -> dict[str, Any]:
         """See ``InfoBatch.state_dict``."""
-        return pack_state(self.epochs)
+        with self.epochs.changing:
+            return pack_state(self.epochs)
 
     @torch.inference_mode(False)
     def load_state_dict(self, state: dict[str, Any]) -> None:

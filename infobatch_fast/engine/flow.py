@@ -127,11 +127,18 @@ class Flow(Epochs):
             "sampler.batches(batch_size), or construct InfoBatch without steps_per_epoch"
         )
 
+    def begin_anew(self) -> None:
+        """As if nothing had been trained or loaded; the table is empty already."""
+        super().begin_anew()
+        self._clock.begin_anew()
+
     def record(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor:
         """Records a batch, of which some losses may be late ones of the plan before."""
-        weights = self._backlog.record(index, scores, averaged)
-        self.scored += index.numel()
-        self._clock.done += index.numel()
+        with self.changing:  # a loader may make the next plan in a thread of its own, and counts there what is on its way
+            self.plan()
+            weights = self._backlog.record(index, scores, averaged)
+            self.scored += index.numel()
+            self._clock.done += index.numel()
         return weights
 
     def _begin(self, unit: int) -> object:

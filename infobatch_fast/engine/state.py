@@ -33,7 +33,15 @@ _COUNTS = ("epoch", "scored", "planned_samples", "planned_kept", "seen")
 
 
 def pack_state(epochs: Epochs) -> dict[str, Any]:
-    """The state of a pruner: the same on all ranks but for the parts of the two tables. Free of side effects."""
+    """The state of a pruner: the same on all ranks but for the parts of the tables. Free of side effects; one pass over them."""
+    state, table = _pack_unchecked(epochs), epochs.table
+    rows, first_row = rows_of(table.num_samples), table.first_slot // ops.ROW_SLOTS
+    checks = row_checks(table.scores, table.row_marks, table.protect, first_row)
+    state["row_checks"] = shared_tensor(checks, CHECK_BYTES * first_row, CHECK_BYTES * rows, table.ranks)
+    return state | {"number_check": number_check(state)}
+
+
+def _pack_unchecked(epochs: Epochs) -> dict[str, Any]:
     saved, table, settings, ranks = epochs.saved_plan(), epochs.table, epochs.settings, epochs.table.ranks
     levels = list(reversed(saved.thresholds)) if saved else []
     rows, first_row = rows_of(table.num_samples), table.first_slot // ops.ROW_SLOTS
@@ -58,9 +66,7 @@ def pack_state(epochs: Epochs) -> dict[str, Any]:
     }
     if table.protect is not None:  # a copy, so that a state which is read into it and then refused leaves the pruner's own
         state["protected"] = shared_tensor(table.protect.clone(), first_row, rows, ranks)
-    checks = row_checks(table.scores, table.row_marks, table.protect, first_row)
-    state["row_checks"] = shared_tensor(checks, CHECK_BYTES * first_row, CHECK_BYTES * rows, ranks)
-    return state | {"number_check": number_check(state)}
+    return state
 
 
 def gather_state(epochs: Epochs) -> dict[str, Any]:
@@ -68,7 +74,7 @@ def gather_state(epochs: Epochs) -> dict[str, Any]:
 
     A collective call. It loads on any number of ranks, each of which reads all of it: 4.75 bytes a sample of the data set.
     """
-    state, table, ranks = pack_state(epochs), epochs.table, epochs.table.ranks
+    state, table, ranks = _pack_unchecked(epochs), epochs.table, epochs.table.ranks
     shards = [Ranks(ranks.num_replicas, rank).shard(table.num_samples)[1] for rank in range(ranks.num_replicas)]
     state["scores"] = ranks.collect(table.scores, shards)
     state["marks"] = ranks.collect(table.row_marks, [BYTES_PER_ROW * rows_of(size) for size in shards])
@@ -76,6 +82,7 @@ def gather_state(epochs: Epochs) -> dict[str, Any]:
         state["protected"] = ranks.collect(table.protect, [rows_of(size) for size in shards])
     checks = row_checks(table.scores, table.row_marks, table.protect, table.first_slot // ops.ROW_SLOTS)
     state["row_checks"] = ranks.collect(checks, [CHECK_BYTES * rows_of(size) for size in shards])
+    state["number_check"] = number_check(state)
     return state if ranks.rank == 0 else {}
 
 
@@ -142,7 +149,7 @@ def _is_readable(name: str, value: Any) -> bool:
 
 def _check(epochs: Epochs, state: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """This rank's parts of the scores, the marks and the protected bits in ``state``, if all of it fits."""
-    expected, table, more = pack_state(epochs), epochs.table, epochs.more_names
+    expected, table, more = _pack_unchecked(epochs) | {"row_checks": None, "number_check": 0}, epochs.table, epochs.more_names
     if isinstance(state, dict) and more.isdisjoint(state):  # the run had epochs as long as their plans
         expected = {name: value for name, value in expected.items() if name not in more}
     expected.pop("protected", None)
@@ -151,7 +158,7 @@ def _check(epochs: Epochs, state: dict[str, Any]) -> tuple[torch.Tensor, torch.T
         missing = sorted(expected.keys() - state.keys()) if isinstance(state, dict) else f"all, it is a {type(state).__name__}"
         raise ValueError(f"state must be what InfoBatch.state_dict() returned; missing: {missing}")
     for name, value in expected.items():
-        if not isinstance(value, torch.Tensor) and type(state[name]) is not type(value):
+        if not isinstance(value, torch.Tensor | None) and type(state[name]) is not type(value):
             raise ValueError(f"state[{name!r}] must be of type {type(value).__name__}, got {state[name]!r}")
     protects = state["format"] == FORMAT_WITH_PROTECTED
     if protects and "protected" not in state:

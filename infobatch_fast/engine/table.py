@@ -101,8 +101,7 @@ class ScoreTable:
 
         Strangers write with torch, which counts. Native code is not counted, nor is a write by way of ``Tensor.data``.
         """
-        # Torch counts neither what is read into the parts of a sharded tensor, nor where the pruner was made in inference mode.
-        counts = self.ranks.num_replicas == 1 and not self.scores.is_inference()
+        counts = self.ranks.num_replicas == 1  # what is read into the parts of a sharded tensor is not counted
         self._versions = (self.scores._version, self.marks._version) if counts else None
 
     def is_its_own(self) -> bool:

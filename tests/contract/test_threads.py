@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
+import queue
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -138,3 +142,38 @@ def test_an_order_that_was_overwritten_is_an_error(device: torch.device) -> None
     len(pruner.sampler)
     with pytest.raises(RuntimeError, match="this iterator belongs to epoch 1, but another plan has taken the place of its own"):
         plan.order(0, 3)
+
+
+@pytest.mark.parametrize(("size", "batch"), [(48, 4), (200, 16)])
+def test_training_while_a_loader_in_a_thread_crosses_the_ends_of_plans_loses_no_loss(size: int, batch: int) -> None:
+    pruner = InfoBatch(size, 1000, steps_per_epoch=math.inf, delta=1.0)
+    batches: queue.Queue[list[int] | Exception] = queue.Queue(8)
+    stop = threading.Event()
+
+    def load() -> None:
+        try:
+            for ids in pruner.sampler.batches(batch):
+                batches.put(ids)
+                if stop.is_set():
+                    return
+        except Exception as error:
+            batches.put(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    loader = threading.Thread(target=load, daemon=True)
+    loader.start()
+    try:
+        ends = time.monotonic() + 1.5
+        while time.monotonic() < ends:
+            ids = batches.get(timeout=SECONDS)
+            if isinstance(ids, Exception):
+                raise ids
+            pruner.update(torch.tensor(ids), torch.rand(batch))
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        while loader.is_alive():
+            with suppress(queue.Empty):
+                batches.get(timeout=0.1)
+    assert pruner.epoch > 20
