@@ -12,6 +12,9 @@ from .engine.checks import check_fraction, check_fractions
 from .engine.ranks import Ranks
 from .engine.table import ScoreTable, Thresholds
 
+_MOMENTUM_MEANING = "the part of a sample's old score that stays when its new loss comes in; 0 keeps the last loss alone"
+_RATIO_MEANING = "the probability that a sample of the tier is skipped in an epoch; 0 keeps all, 0.5 is the paper's choice"
+
 
 class Policy(ABC):
     """Thresholds that cut the seen scores into tiers, and the prune ratio of each tier.
@@ -44,14 +47,17 @@ class Policy(ABC):
 
     @property
     def cutoffs(self) -> tuple[int, int, int, int]:
-        """Of each tier the keep probability in units of 2^-16: a sample is kept if its 16-bit draw is below."""
-        cutoffs = [ops.CUTOFF_RANGE, *(ops.cutoff_of(1.0 - ratio) for ratio in self.prune_ratio_of_tier)]
+        """Of each tier the keep probability in units of 2^-16: a sample is kept if its 16-bit draw is below.
+
+        Raises:
+            ValueError: There are more than three prune ratios, or one is outside [0, 1).
+        """
+        ratios = check_fractions("prune_ratio_of_tier", self.prune_ratio_of_tier, False, _RATIO_MEANING)
+        if len(ratios) > ops.MAX_THRESHOLDS:
+            raise ValueError(f"prune_ratio_of_tier must hold at most {ops.MAX_THRESHOLDS} ratios, got {ratios!r}")
+        cutoffs = [ops.CUTOFF_RANGE, *(ops.cutoff_of(1.0 - ratio) for ratio in ratios)]
         cutoffs += [ops.CUTOFF_RANGE] * (4 - len(cutoffs))
         return (cutoffs[0], cutoffs[1], cutoffs[2], cutoffs[3])
-
-
-_MOMENTUM_MEANING = "the part of a sample's old score that stays when its new loss comes in; 0 keeps the last loss alone"
-_RATIO_MEANING = "the probability that a sample of the tier is skipped in an epoch; 0 keeps all, 0.5 is the paper's choice"
 
 
 @dataclass(frozen=True)

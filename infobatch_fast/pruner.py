@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from .arguments import Arguments
-from .engine.checks import Index, check_choice, check_index, check_int, check_size, check_values
+from .engine.checks import Index, check_choice, check_fraction, check_index, check_int, check_size, check_values
 from .engine.device import check_device
 from .engine.engine import Engine
 from .engine.expected import expected_steps
@@ -367,6 +367,7 @@ def _choose_policy(policy: Policy | None, prune_ratio: float) -> Policy:
             f"policy must have a repr that tells its settings, as ranks compare it, got {policy!r}, with an address that differs "
             f"from process to process: make {type(policy).__name__} a dataclass(frozen=True) whose fields are numbers and texts"
         )
+    check_fraction("policy.momentum", policy.momentum, False, "the part of a sample's old score that stays")
     if prune_ratio != 0.5:
         raise ValueError(
             f"prune_ratio={prune_ratio!r} and policy={policy!r} were both given: a policy has prune ratios of its own, so leave "

@@ -199,8 +199,8 @@ def check_values(name: str, values: torch.Tensor, index: torch.Tensor, device: t
         raise ValueError(
             f"{name} must hold one number for each of the {index.shape[0]} indices, got shape {list(values.shape)}: {hint}"
         )
-    if not values.dtype.is_floating_point:
-        raise TypeError(f"{name} must be of a floating dtype, got {values.dtype}")
+    if not values.dtype.is_floating_point or values.dtype.itemsize < 2:  # torch does not calculate with floats of eight bits
+        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {values.dtype}: pass {name}.float()")
     if values.device != device:
         if values.device.type not in ("cpu", "cuda"):
             raise ValueError(

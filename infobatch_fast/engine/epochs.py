@@ -189,17 +189,21 @@ class Epochs(ABC):
             return self._plan or self._make_plan()
 
     def _make_plan(self) -> Plan:
-        if self._saved_plan is not None:
-            plan = self.planner.restore(self.epoch, *self._saved_plan)
-            self._scored_before = self.scored
+        saved = self._saved_plan
+        if saved is not None:
+            plan = self.planner.restore(self.epoch, *saved)
         else:
             plan = self.planner.make(self.epoch, self.prunes_next())
+        # First the plan itself: if the user breaks off between two of these lines, it is not made and counted a second time.
+        self._plan, self._saved_plan = plan, None
+        if saved is not None:
+            self._scored_before = self.scored
+        else:
             self.scored = self._scored_before = 0
             self.planned_samples += self.table.num_samples
             self.planned_kept += plan.kept
         if plan.pruned and plan.seen:
             self.saved_fraction = 1.0 - plan.kept / self.table.num_samples
-        self._plan, self._saved_plan = plan, None
         return plan
 
     @property

@@ -127,7 +127,22 @@ class Planner:
         if not self._agreed:
             self.ranks.agree(self._to_agree_on, self.table.device)
             self._agreed = True
-        return self.settings.policy.thresholds(self.table, self.ranks)
+        return self._checked(self.settings.policy.thresholds(self.table, self.ranks))
+
+    def _checked(self, measured: Thresholds) -> Thresholds:
+        """What a policy has measured, in the shape in which native code reads it.
+
+        Raises:
+            TypeError: It has another.
+        """
+        wanted = (("values", ops.MAX_THRESHOLDS, torch.float32), ("seen", 1, torch.int64))
+        for (name, length, dtype), tensor in zip(wanted, measured, strict=True):
+            if (tensor.shape, tensor.dtype, tensor.device) != ((length,), dtype, self.table.device) or not tensor.is_contiguous():
+                raise TypeError(
+                    f"policy: thresholds() of {self.settings.policy!r} must return {name} of {dtype} [{length}] on "
+                    f"{self.table.device}, got {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
+                )
+        return measured
 
     def _finish(
         self,
@@ -144,6 +159,8 @@ class Planner:
         reports = self._read(counts, thresholds, epoch, restored)
         self._check_ranks(reports, epoch)
         here = reports[ranks.rank]
+        if not here.levels[0] >= here.levels[1] >= here.levels[2]:  # nor where one is NaN
+            raise ValueError(f"policy: thresholds() of {self.settings.policy!r} must return descending values, got {here.levels}")
         if any(here.faults):
             table.faults.zero_()
         totals = [sum(each) for each in zip(*(report.counts for report in reports), strict=True)]

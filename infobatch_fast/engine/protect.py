@@ -42,6 +42,8 @@ def check_protect(protect: Protect, num_samples: int) -> torch.Tensor:
                 f"protect is a mask of {given.numel()} samples and the data set has {num_samples}: pass one bool a sample, or ids"
             )
         return given
+    if given.dtype == torch.uint8 and given.numel() == num_samples > 2 and int(given.max()) <= 1:
+        raise TypeError(f"protect looks like a mask, as it holds {num_samples} zeros and ones, but is of {given.dtype}: pass bools")
     given = given.to(torch.int64)
     bad = (given < 0) | (given >= num_samples)
     if bool(bad.any()):

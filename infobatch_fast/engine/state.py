@@ -44,6 +44,8 @@ def pack_state(epochs: Epochs) -> dict[str, Any]:
 def _pack_unchecked(epochs: Epochs) -> dict[str, Any]:
     saved, table, settings, ranks = epochs.saved_plan(), epochs.table, epochs.settings, epochs.table.ranks
     levels = list(reversed(saved.thresholds)) if saved else []
+    # Where plans follow each other inside an iteration, a loader's thread may make the next one before the state is written.
+    marks = table.row_marks if settings.lengths.is_dynamic else table.row_marks.clone()
     rows, first_row = rows_of(table.num_samples), table.first_slot // ops.ROW_SLOTS
     state = epochs.more_state() | {
         "format": FORMAT if table.protect is None else FORMAT_WITH_PROTECTED,
@@ -62,7 +64,7 @@ def _pack_unchecked(epochs: Epochs) -> dict[str, Any]:
         "cutoffs": torch.tensor(saved.cutoffs if saved else (ops.CUTOFF_RANGE,) * 4, dtype=torch.int64, device="cpu"),
         "thresholds": torch.tensor(levels + [NEVER] * (ops.MAX_THRESHOLDS - len(levels)), dtype=torch.float32, device="cpu"),
         "scores": shared_tensor(table.scores, table.first_slot, table.num_samples, ranks),
-        "marks": shared_tensor(table.row_marks, BYTES_PER_ROW * first_row, BYTES_PER_ROW * rows, ranks),
+        "marks": shared_tensor(marks, BYTES_PER_ROW * first_row, BYTES_PER_ROW * rows, ranks),
     }
     if table.protect is not None:  # a copy, so that a state which is read into it and then refused leaves the pruner's own
         state["protected"] = shared_tensor(table.protect.clone(), first_row, rows, ranks)

@@ -68,8 +68,9 @@ def summarise(epochs: list[Epoch]) -> list[str]:
     if savings.seconds is None:
         text.append("Time saved: unknown, as no epoch was timed")
     else:
-        rate = savings.seconds[-1] / (savings.seconds[-1] + savings.spent)
-        text.append(f"Time saved: {clock(savings.seconds[-1])} ({rate:.1%}), {savings.basis}")
+        whole = savings.seconds[-1] + savings.spent  # below what was spent where epochs took longer and longer
+        rate = f" ({savings.seconds[-1] / whole:.1%})" if whole > 0 else ""
+        text.append(f"Time saved: {clock(savings.seconds[-1])}{rate}, {savings.basis}")
     lost = sum(epoch["non_finite"] for epoch in epochs)
     if lost:
         text.append(f"{lost:,} losses were NaN or infinite and were not recorded")
