@@ -10,6 +10,7 @@
 
 #include "core/blend.h"
 #include "core/exact_sum.h"
+#include "core/histogram.h"
 #include "core/marks.h"
 #include "core/permutation.h"
 #include "core/quantile.h"
@@ -66,6 +67,25 @@ constexpr int kDigitWords = kDigitPasses * kDigitCounts + 1;
 IB_HD std::int64_t* counts_of(const DigitPass& args, int t) {
   return args.counts + args.pass * kDigitCounts + (args.pass == 0 ? 0 : t * kDigitBins);
 }
+
+// ---- histogram ----
+
+struct ScoreRange {
+  const float* scores;  // [n]
+  std::int64_t num_slots;
+  std::int32_t* keys;  // [3] out: the least number_key of seen scores, of their negatives, and of the sizes of those that are
+                       // not 0; kNoKey where there is none
+};
+constexpr int kRangeKeys = 3;
+
+// A score is in the bin whose number is the count of edges that are not above it. Unseen ones are in none.
+struct CountBins {
+  const float* scores;  // [n]
+  std::int64_t num_slots;
+  const std::int32_t* edges;  // [num_bins - 1] ascending, as number_key has them
+  int num_bins;               // 1 to kMaxBins
+  std::int64_t* counts;       // [num_bins] out
+};
 
 // ---- plan ----
 
@@ -161,6 +181,8 @@ struct MarkRemaining {
   Status mean_threshold(const MeanThreshold&, CONTEXT); \
   Status count_digits(const DigitPass&, CONTEXT);       \
   Status narrow_quantiles(const DigitPass&, CONTEXT);   \
+  Status score_range(const ScoreRange&, CONTEXT);       \
+  Status count_bins(const CountBins&, CONTEXT);         \
   Status set_tiers(const SetTiers&, CONTEXT);           \
   Status draw_plan(const DrawPlan&, CONTEXT);           \
   Status index_bits(const IndexBits&, CONTEXT);         \

@@ -172,6 +172,19 @@ void bind_statistics(py::module_& m) {
   m.def("narrow_quantiles", [](int device, Address lane, const DigitPass& pass) { RUN(narrow_quantiles, pass); });
 }
 
+void bind_histogram(py::module_& m) {
+  m.def("number_of_key", &number_of_key);
+  m.def("first_key_from", &first_key_from);
+  m.def("score_range", [](int device, Address lane, Address scores, std::int64_t num_slots, Address keys) {
+    RUN(score_range, ScoreRange{at<const float>(scores), num_slots, at<std::int32_t>(keys)});
+  });
+  m.def("count_bins",
+        [](int device, Address lane, Address scores, std::int64_t num_slots, Address edges, int num_bins, Address counts) {
+          RUN(count_bins,
+              CountBins{at<const float>(scores), num_slots, at<const std::int32_t>(edges), num_bins, at<std::int64_t>(counts)});
+        });
+}
+
 void bind_plan(py::module_& m) {
   py::class_<IndexBits>(m, "IndexBits")
       .def(py::init(
@@ -219,6 +232,9 @@ PYBIND11_MODULE(_core, m) {
   m.attr("DIGIT_WORDS") = kDigitWords;
   m.attr("INDEX_COUNTS") = kIndexCounts;
   m.attr("INDEX_SCRATCH") = kIndexScratch;
+  m.attr("MAX_BINS") = kMaxBins;
+  m.attr("NO_KEY") = kNoKey;
+  m.attr("RANGE_KEYS") = kRangeKeys;
   m.attr("MAX_THRESHOLDS") = kMaxThresholds;
   m.attr("MAX_SAMPLES") = kMaxSamples;
   m.attr("ROW_SLOTS") = kRowSlots;
@@ -249,6 +265,7 @@ PYBIND11_MODULE(_core, m) {
         [](Address memory, std::int64_t bytes) { return cpu::advise_huge_pages(at<void>(memory), bytes); });
   bind_types(m);
   bind_statistics(m);
+  bind_histogram(m);
   bind_plan(m);
   bind_order(m);
 }

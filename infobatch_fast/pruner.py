@@ -17,6 +17,7 @@ from .engine.expected import expected_steps
 from .engine.histogram import count_scores
 from .engine.lengths import Lengths
 from .engine.odd import explain_odd, refuse_odd
+from .engine.ops import MAX_BINS
 from .engine.protect import Protect, count_bits
 from .engine.ranks import find_ranks
 from .engine.schedule import Schedule
@@ -303,7 +304,7 @@ class InfoBatch(Arguments):
         Collective: on several ranks all must call it. Waits for the device.
 
         Args:
-            bins: At least 1. They are evenly spaced in sign(x) * (1 + log2(|x| / m)), m being the smallest magnitude other than
+            bins: 1 to 4,096. They are evenly spaced in sign(x) * (1 + log2(|x| / m)), m being the smallest magnitude other than
                 0: logarithmic on both sides of zero, from the smallest score to the largest.
 
         Returns:
@@ -311,7 +312,7 @@ class InfoBatch(Arguments):
             last one its upper edge too. Where nothing is seen all counts are 0.
 
         Raises:
-            ValueError: ``bins`` is not at least 1.
+            ValueError: ``bins`` is not in [1, 4096].
 
         Example:
             >>> pruner = InfoBatch(4, num_epochs=3)
@@ -320,7 +321,7 @@ class InfoBatch(Arguments):
             >>> pruner.histogram(bins=2)
             (tensor([2, 1]), tensor([ 1.,  4., 16.], dtype=torch.float64))
         """
-        return count_scores(self.engine.table.scores, check_int("bins", bins, 1), self.engine.ranks)
+        return count_scores(self.engine.table.scores, check_int("bins", bins, 1, MAX_BINS), self.engine.ranks)
 
     # ---- checkpoints ----
 

@@ -144,19 +144,6 @@ void count_tile(const DigitPass& args, const float* scores, int targets, DigitCo
   }
 }
 
-// Calls body(tile) for all tiles of [begin, end); the last one is filled up with unseen scores.
-template <class Body>
-void for_each_tile(const float* scores, std::int64_t begin, std::int64_t end, const Body& body) {
-  for (; begin + kSumTile <= end; begin += kSumTile) {
-    fetch_ahead(scores + begin + kSumTile, kSumTile);
-    body(scores + begin);
-  }
-  if (begin == end) return;
-  float last[kSumTile];
-  std::fill(std::copy(scores + begin, scores + end, last), last + kSumTile, float_of(kUnseenBits));
-  body(last);
-}
-
 }  // namespace
 
 Status sum_scores(const SumScores& args, int threads) {
@@ -164,7 +151,7 @@ Status sum_scores(const SumScores& args, int threads) {
   parallel_parts(args.num_slots, kGrain, threads, [&](std::int64_t begin, std::int64_t end) {
     std::int64_t words[kSumWords] = {};
     std::uint32_t window = kFirstWindow;
-    for_each_tile(args.scores, begin, end, [&](const float* tile) { add_tile(tile, window, words); });
+    for_each_tile<kSumTile>(args.scores, begin, end, [&](const float* tile) { add_tile(tile, window, words); });
     carry_limbs(words);
     for (int i = 0; i < kSumWords; ++i) {
 #pragma omp atomic
@@ -187,8 +174,8 @@ Status count_digits(const DigitPass& args, int threads) {
   parallel_parts(args.num_slots, kGrain, threads, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t grain = begin; grain < end; grain += kCountGrain) {
       DigitCounts counts[kMaxThresholds];
-      for_each_tile(args.scores, grain, std::min(grain + kCountGrain, end),
-                    [&](const float* tile) { count_tile(args, tile, targets, counts); });
+      for_each_tile<kSumTile>(args.scores, grain, std::min(grain + kCountGrain, end),
+                              [&](const float* tile) { count_tile(args, tile, targets, counts); });
       for (int t = 0; t < targets; ++t) {
         counts[t].add_to(counts_of(args, t), first ? kFirstFinite : 0, first ? kEndOfFinite : kDigitBins);
       }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from typing import TypeAlias
@@ -25,6 +26,7 @@ CUDA_ARCHITECTURES = _core.CUDA_ARCHITECTURES
 CUDA_TOOLKIT = _core.CUDA_TOOLKIT
 OPENMP = _core.OPENMP
 DIGIT_PASSES = _core.DIGIT_PASSES
+MAX_BINS = _core.MAX_BINS
 MAX_THRESHOLDS = _core.MAX_THRESHOLDS
 MAX_SAMPLES = _core.MAX_SAMPLES
 ROW_SLOTS = _core.ROW_SLOTS
@@ -39,6 +41,7 @@ identity_permutation = _core.identity_permutation
 cutoff_of = _core.cutoff_of
 tier_weights = _core.tier_weights
 mark_bytes = _core.mark_bytes
+first_key_from = _core.first_key_from
 
 Cutoffs = tuple[int, int, int, int]
 
@@ -126,6 +129,26 @@ class QuantileSelection:
         """Fixes one digit of each order statistic."""
         self._native.digit = digit
         _core.narrow_quantiles(*_where(self._scores), self._native)
+
+
+def score_range(scores: torch.Tensor) -> torch.Tensor:
+    """The least keys of scores, of their negatives and of their sizes other than 0: int32 [3], see ``numbers_of_keys``."""
+    keys = torch.empty(_core.RANGE_KEYS, dtype=torch.int32, device=scores.device)
+    _core.score_range(*_where(scores), address(scores), scores.numel(), address(keys))
+    return keys
+
+
+def numbers_of_keys(keys: torch.Tensor) -> list[float]:
+    """The numbers that keys stand for, which are in the same order; infinite where there is none."""
+    return [math.inf if key == _core.NO_KEY else _core.number_of_key(key) for key in keys.tolist()]
+
+
+def count_bins(scores: torch.Tensor, edges: list[float]) -> torch.Tensor:
+    """How many seen scores are below the first of these ascending edges, between two, and not below the last: int64."""
+    keys = torch.tensor([first_key_from(edge) for edge in edges], dtype=torch.int32, device=scores.device)
+    counts = torch.empty(len(edges) + 1, dtype=torch.int64, device=scores.device)
+    _core.count_bins(*_where(scores), address(scores), scores.numel(), address(keys), counts.numel(), address(counts))
+    return counts
 
 
 def set_tiers(tiers: torch.Tensor, cutoffs: Cutoffs) -> None:

@@ -10,7 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from infobatch_fast import InfoBatch
-from infobatch_fast.engine import histogram
+from infobatch_fast.engine import ops
+from infobatch_fast.engine.histogram import count_scores
+from infobatch_fast.engine.ranks import find_ranks
 from support.ranks import needs_gloo, run_ranks
 from support.runs import record
 
@@ -26,10 +28,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("bins", [1, 2, 64, 1000])
+@pytest.mark.parametrize("bins", [1, 2, 64, 1000, 4096])
 @pytest.mark.parametrize("case", CASES)
-def test_every_seen_score_is_in_its_bin(device: torch.device, case: str, bins: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(histogram, "PIECE", 1024)
+def test_every_seen_score_is_in_its_bin(device: torch.device, case: str, bins: int) -> None:
     scores = CASES[case]
     pruner = InfoBatch(len(scores) + 7, 3, device=device)  # seven are not seen
     record(pruner, torch.arange(len(scores)), torch.tensor(scores))
@@ -82,15 +83,59 @@ class Largest(TorchDispatchMode):
 
 
 def test_memory_does_not_grow_with_the_table() -> None:
-    pruner = InfoBatch(3 * histogram.PIECE + 5, 1)
+    pruner = InfoBatch(3000, 1)
     with Largest() as largest:
-        counts, _ = pruner.histogram()
-    assert largest.elements == histogram.PIECE
+        counts, edges = pruner.histogram()
+    assert largest.elements == edges.numel()
     assert counts.sum() == 0
 
 
-@pytest.mark.parametrize("bins", [0, -1, 2.5, True])
-def test_bins_must_be_a_positive_int(bins: int) -> None:
+def test_subnormal_scores_are_in_their_bins_where_torch_flushes_them() -> None:
+    scores = [0.0, 1e-45, -1e-45, 3e-45, 1e-40, -1e-39, 1e-38]
+    pruner = InfoBatch(len(scores), 3)
+    record(pruner, range(len(scores)), scores)
+    expected = [part.tolist() for part in pruner.histogram(9)]
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor does not flush")
+    try:
+        assert [part.tolist() for part in pruner.histogram(9)] == expected
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_every_float_has_a_key_and_every_number_the_first_key_that_is_not_below_it() -> None:
+    bits = torch.randint(0x7F800000, (3000,), generator=torch.Generator().manual_seed(3), dtype=torch.int32)
+    keys = torch.cat([bits, -bits, torch.tensor([0, 1, -1, 0x7FFFFF, 0x800000, 0x7F7FFFFF, -0x7F7FFFFF], dtype=torch.int32)])
+    numbers = (keys.abs().view(torch.float32).double() * keys.sign()).tolist()
+    assert ops.numbers_of_keys(keys) == numbers
+    for key, number in zip(keys.tolist(), numbers, strict=True):
+        assert ops.first_key_from(number) == key
+        assert ops.first_key_from(math.nextafter(number, -math.inf)) == key
+        assert ops.first_key_from(math.nextafter(number, math.inf)) == key + 1
+
+
+def test_scores_at_an_edge_are_above_it_and_zeros_are_alike(device: torch.device) -> None:
+    scores = torch.tensor([-2.0, -0.0, 0.0, 1e-45, 1.0, math.nan], device=device)
+    assert ops.count_bins(scores, [-2.0, -2.0, 0.0, 1e-45, 1.0, 5.0]).tolist() == [0, 0, 1, 2, 1, 1, 0]
+    assert ops.count_bins(scores, [-0.0]).tolist() == [1, 4]
+    assert ops.count_bins(scores[:0], [0.5]).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_count_together(threads: int) -> None:
+    scores = torch.randn(300_007, generator=torch.Generator().manual_seed(4))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        counts, edges = count_scores(scores, 200, find_ranks(1, 0, None))
+    finally:
+        torch.set_num_threads(before)
+    assert counts.tolist() == np.histogram(scores.double().numpy(), edges.numpy())[0].tolist()
+    assert (edges[0], edges[-1]) == (scores.min(), scores.max())
+
+
+@pytest.mark.parametrize("bins", [0, -1, 4097, 2.5, True])
+def test_bins_must_be_an_int_within_the_limit(bins: int) -> None:
     with pytest.raises((ValueError, TypeError), match="bins must be"):
         InfoBatch(10, 3).histogram(bins)
 

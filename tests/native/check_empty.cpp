@@ -21,6 +21,15 @@ void check_empty_statistics(int threads) {
   quantiles.expect_same("count_digits");
 }
 
+void check_empty_histogram(int threads) {
+  const Twin<std::int32_t> keys("keys", kRangeKeys), edges("edges", std::vector<std::int32_t>{-1, 5});
+  const Twin<std::int64_t> counts("counts", 3);
+  CALL_BOTH(score_range, threads, [&](Side side) { return ScoreRange{nullptr, 0, keys.on(side)}; });
+  keys.expect_same("score_range");
+  CALL_BOTH(count_bins, threads, [&](Side side) { return CountBins{nullptr, 0, edges.on(side), 3, counts.on(side)}; });
+  counts.expect_same("count_bins");
+}
+
 void check_empty_plan(int threads) {
   const Twin<float> thresholds("thresholds", std::vector<float>{1, 0, -1});
   const Twin<Tiers> tiers = check_tiers({{kLaneRange, 3, 2, 1}}, threads);
@@ -72,6 +81,7 @@ void check_record_without_slots(int threads) {
 void check_empty(int threads) {
   report::set_case("nothing at all");
   check_empty_statistics(threads);
+  check_empty_histogram(threads);
   check_empty_plan(threads);
   check_record_without_slots(threads);
   CALL_BOTH(record, threads, [](Side) { return Record{}; });

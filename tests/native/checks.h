@@ -52,6 +52,9 @@ std::vector<Thresholds> check_statistics(const Case&, const Twin<float>& scores)
 // Sums that runs could have, and histograms of several ranks, at random.
 void check_random_statistics(int rounds);
 
+// The range of the scores, and how many are in each of some bins.
+void check_histogram(const Case&, const Twin<float>& scores);
+
 // A plan's tiers, on both sides.
 Twin<infobatch::Tiers> check_tiers(const infobatch::Cutoffs&, int threads);
 // Plans under these thresholds and some others, and all that follows from each.

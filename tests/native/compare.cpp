@@ -26,6 +26,7 @@ void check_table(const Extent& extent, std::int64_t num_slots, Kind kind, Place 
   device::vary(seed * kNumPlaces + static_cast<std::uint64_t>(place), num_slots);
   Random random(seed + static_cast<std::uint64_t>(num_slots));
   const Twin<float> scores("scores", make_scores(kind, num_slots, random));
+  check_histogram(c, scores);
   check_plans(c, scores, check_statistics(c, scores));
 }
 

@@ -70,6 +70,7 @@ PLAIN = [
         "    __syncthreads();  // the state is there, and the scan's storage free again\n",
         "",
     ),
+    Fault("histogram: edges end with a zero", "histogram.cu", "args.edges[i] : kNoKey", "args.edges[i] : 0"),
     Fault(
         "tiers: the weights are left out", "plan.cu", "*args.tiers = tiers_of(args.cutoffs);", "args.tiers->cutoffs = args.cutoffs;"
     ),
@@ -138,6 +139,12 @@ HOOKS = [
         "limbs.words[i] = 0;",
     ),
     Fault("digits: bins are counted before they are zero", "statistics.cu", "bins[i] = 0;\n  __syncthreads();", "bins[i] = 0;"),
+    Fault(
+        "histogram: bins are counted before they are zero",
+        "histogram.cu",
+        "bins[i] = 0;\n  __syncthreads();",
+        "bins[i] = 0;",
+    ),
     Fault(
         "sum: reads behind the last score",
         "statistics.cu",

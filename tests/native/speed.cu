@@ -72,6 +72,22 @@ void measure_statistics(Speed& speed, Table& t) {
   }
 }
 
+// Bins between 2^-24 and 2^5, where the scores are.
+void measure_histogram(Speed& speed, const Table& t) {
+  const std::int64_t n = t.num_slots, bytes = 4 * n;
+  const DeviceArray<std::int32_t> keys(infobatch::kRangeKeys), edges(infobatch::kMaxBins);
+  const DeviceArray<std::int64_t> counts(infobatch::kMaxBins);
+  speed.print("score_range", n, n, bytes, nothing,
+              [&](int) { return backend::score_range({t.scores.get(), n, keys.get()}, nullptr); });
+  for (const int num_bins : {64, infobatch::kMaxBins}) {
+    const std::int32_t lowest = infobatch::first_key_from(0x1p-24), width = (29 << 23) / num_bins;
+    fill_kernel<<<1, 256>>>(edges.get(), num_bins - 1, SpacedKey{lowest, width});
+    CHECKED(cudaGetLastError());
+    speed.print(num_bins == 64 ? "count_bins, 64" : "count_bins, 4096", n, n, bytes, nothing,
+                [&](int) { return backend::count_bins({t.scores.get(), n, edges.get(), num_bins, counts.get()}, nullptr); });
+  }
+}
+
 infobatch::Status quantile_plan(const Table& t, int num_targets, const infobatch::DrawPlan& plan) {
   for (int pass = 0; pass < infobatch::kDigitPasses; ++pass) {
     const infobatch::Status status = backend::count_digits(t.digit_pass(pass, num_targets), nullptr);
@@ -142,6 +158,7 @@ void measure_speed(bool quick) {
     if ((quick && num_slots > 100000000) || static_cast<std::size_t>(Table::bytes_for(num_slots)) > free_bytes) break;
     Table table(num_slots);
     measure_statistics(speed, table);
+    measure_histogram(speed, table);
     measure_plans(speed, table);
     measure_epoch(speed, table);
   }

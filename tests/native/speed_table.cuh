@@ -63,6 +63,13 @@ struct BitInEight {
   }
 };
 
+struct SpacedKey {
+  std::int32_t lowest, width;
+  __device__ std::int32_t operator()(std::uint64_t place) const {
+    return lowest + width * static_cast<std::int32_t>(place + 1);
+  }
+};
+
 struct Table {
   static constexpr std::int64_t kIds = 1 << 24;  // more than a cache holds the slots of
 

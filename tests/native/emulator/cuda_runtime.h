@@ -107,6 +107,9 @@ inline unsigned atomicInc(unsigned* at, unsigned last) {
 inline unsigned atomicMax(unsigned* at, unsigned value) {
   return emulator::change_at_once(at, [=](unsigned old) { return old > value ? old : value; });
 }
+inline int atomicMin(int* at, int value) {
+  return emulator::change_at_once(at, [=](int old) { return old < value ? old : value; });
+}
 inline unsigned atomicOr(unsigned* at, unsigned value) {
   return emulator::change_at_once(at, [=](unsigned old) { return old | value; });
 }
