@@ -190,13 +190,10 @@ class Epochs(ABC):
 
     def _make_plan(self) -> Plan:
         saved = self._saved_plan
-        if saved is not None:
-            plan = self.planner.restore(self.epoch, *saved)
-        else:
-            plan = self.planner.make(self.epoch, self.prunes_next())
+        plan = self.planner.restore(self.epoch, *saved) if saved else self.planner.make(self.epoch, self.prunes_next())
         # First the plan itself: if the user breaks off between two of these lines, it is not made and counted a second time.
         self._plan, self._saved_plan = plan, None
-        if saved is not None:
+        if saved:
             self._scored_before = self.scored
         else:
             self.scored = self._scored_before = 0

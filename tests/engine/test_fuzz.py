@@ -1,6 +1,9 @@
-"""A short fuzz of the public face in each run of the tests, and a long one on demand: FUZZ_SECONDS=600 make fuzz.
+"""A short fuzz of the public face in each run of the tests, and on demand a long one under the sanitizers.
 
-The long one goes on with seeds 0, 1, 2, ... of each kind until the time is up, under the sanitizers. A failure names its seed.
+FUZZ_SECONDS=600 make sanitize sanitize_tests="tests/engine/test_fuzz.py -s"
+
+The long one goes on with seeds 0, 1, 2, ... of each kind until the time is up, and prints how many it tried. A failure names its
+seed.
 """
 
 import itertools
