@@ -200,7 +200,7 @@ def check_values(name: str, values: torch.Tensor, index: torch.Tensor, device: t
             f"{name} must hold one number for each of the {index.shape[0]} indices, got shape {list(values.shape)}: {hint}"
         )
     if not values.dtype.is_floating_point or values.dtype.itemsize < 2:  # torch does not calculate with floats of eight bits
-        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {values.dtype}: pass {name}.float()")
+        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {values.dtype}: calculate them in one of these")
     if values.device != device:
         if values.device.type not in ("cpu", "cuda"):
             raise ValueError(

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import os
 from collections.abc import Sequence
 
 import pytest
@@ -180,7 +181,7 @@ def test_any_sequence_of_operations_leaves_a_pruner_where_the_contract_says(devi
 
     OnDevice.device = device
     bounds = settings(
-        max_examples=150,
+        max_examples=int(os.environ.get("FUZZ_EXAMPLES", "150")),
         stateful_step_count=30,
         deadline=None,
         derandomize=True,
