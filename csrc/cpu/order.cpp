@@ -2,6 +2,7 @@
 //
 // What remains is found the other way round: from slots to positions. The table is then read as it lies, and writes of bits
 // alone are at random, which wait for nothing.
+#include <atomic>
 #include <cstring>
 
 #include "tile.h"
@@ -62,7 +63,7 @@ class RemainingTiles {
     if (filled_ == kTile) turn();
   }
 
-  // Marks what was added and is not marked yet.
+  // Turns the marks of what was added and is not turned yet.
   void end() {
     turn();
     turn();
@@ -77,7 +78,7 @@ class RemainingTiles {
     for (int i = 0; i < filled_before_; ++i) {
       const std::uint64_t position = tiles_[now_].item[i];
       const auto mark = static_cast<std::uint8_t>(kKeptMark << (kMarkBits * (position % 2)));
-      __atomic_fetch_or(remaining_ + position / 2, mark, __ATOMIC_RELAXED);
+      __atomic_fetch_xor(remaining_ + position / 2, mark, __ATOMIC_RELAXED);
     }
     filled_before_ = filled_;
     filled_ = 0;
@@ -107,18 +108,34 @@ Status order(const Order& args, int threads) {
   return Status::kOk;
 }
 
+// Finding a position is what takes time, so it is done for the visited slots or for the others, whichever are fewer.
 Status mark_remaining(const MarkRemaining& args, int threads) {
   const BitIndex& kept = args.epoch.kept;
-  parallel_parts(mark_bytes(static_cast<std::int64_t>(args.epoch.shuffle.size)), kClearGrain, threads,
-                 [&](std::int64_t begin, std::int64_t end) { std::fill(args.remaining + begin, args.remaining + end, 0); });
+  const auto visited_in_word = [&](std::int64_t w) {
+    std::uint64_t word;
+    std::memcpy(&word, args.marks + w * sizeof word, sizeof word);
+    return kept.words[w] & kKeptMask & (word / kVisitedMark);
+  };
+  std::atomic<std::int64_t> visited{0};
+  parallel_parts(kept.num_blocks, kRemainingGrain, threads, [&](std::int64_t begin, std::int64_t end) {
+    std::int64_t of_part = 0;
+    for (std::int64_t w = begin * kBlockWords; w < end * kBlockWords; ++w) of_part += popcount64(visited_in_word(w));
+    visited += of_part;
+  });
+  const std::int64_t positions = static_cast<std::int64_t>(args.epoch.shuffle.size);
+  const bool turns_visited = 2 * visited < positions;
+  const std::uint64_t turned_if_visited = turns_visited ? 0 : kKeptMask;
+  const std::uint8_t start = turns_visited ? static_cast<std::uint8_t>(kKeptMask) : 0;
+  parallel_parts(mark_bytes(positions), kClearGrain, threads, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t byte = begin; byte < end; ++byte) args.remaining[byte] = byte < positions / 2 ? start : 0;
+  });
+  if (positions % 2) args.remaining[positions / 2] = start & 0xFu;
   parallel_parts(kept.num_blocks, kRemainingGrain, threads, [&](std::int64_t begin, std::int64_t end) {
     RemainingTiles tiles(args);
     std::int64_t rank = kept.ones_before[begin];
     for (std::int64_t w = begin * kBlockWords; w < end * kBlockWords; ++w) {
-      std::uint64_t word;
-      std::memcpy(&word, args.marks + w * sizeof word, sizeof word);
       const std::uint64_t of_word = kept.words[w] & kKeptMask;
-      for (std::uint64_t left = of_word & ~(word / kVisitedMark); left != 0; left &= left - 1) {
+      for (std::uint64_t left = of_word & (visited_in_word(w) ^ turned_if_visited); left != 0; left &= left - 1) {
         tiles.add(rank + popcount64(of_word & ((left & -left) - 1)));
       }
       rank += popcount64(of_word);
