@@ -21,7 +21,7 @@ from fast_images import Images
 from fast_methods import MEASURED_BY, METHODS, visits_of
 from fast_run import run
 from fast_trainer import Setup, Trainer
-from run import open_results, shorten
+from run import open_results, shorten, write_results
 from sources import load_cifar
 from tqdm import tqdm
 
@@ -87,17 +87,9 @@ def study(args: argparse.Namespace, deadline: float) -> None:
             done[name, seed] = entry = shorten(entry)
             results["runs"].append(entry)
             results["sessions"][-1]["load_after"] = load()
-            write(args.out, results)
+            write_results(args.out, results, first="seed")
             bar.set_postfix_str(f"{entry['accuracy'][-1]:.4f} in {sum(entry['seconds']):.1f} s")
             bar.update()
-
-
-def write(path: Path, results: dict[str, Any]) -> None:
-    """In one piece, a run a line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(results, separators=(",", ":")).replace('{"seed":', '\n{"seed":') + "\n")
-    partial.replace(path)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -17,9 +16,8 @@ import matplotlib as mpl
 from fast_methods import METHODS
 from intervals import Difference, Runs, difference, quantile, spread
 from matplotlib.figure import Figure
-from report import fill
+from report import fill, total
 
-Value = Callable[[dict[str, Any]], float]
 COLOURS = {"all": "#000000", "uniform": "#E69F00", "mean": "#0072B2", "importance": "#009E73"}
 DODGE = {"all": 0.0, "uniform": -1.0, "mean": 1.0, "importance": 2.0}  # in the picture, of methods with as many visits
 
@@ -31,10 +29,6 @@ def accuracy(run: dict[str, Any]) -> float:
 
 def likelihood(run: dict[str, Any]) -> float:
     return float(run["nll"][-1])
-
-
-def total(name: str) -> Value:
-    return lambda run: float(sum(run[name]))
 
 
 def group(results: dict[str, Any], setup: str) -> dict[str, Runs]:

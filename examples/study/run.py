@@ -83,10 +83,11 @@ def shorten(value: Any) -> Any:
     return {name: shorten(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
-def write_results(path: Path, results: dict[str, Any]) -> None:
+def write_results(path: Path, results: dict[str, Any], first: str = "optimizer") -> None:
+    """In one piece, a run a line; ``first`` is the first entry of a run."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(results, separators=(",", ":")).replace('{"optimizer":', '\n{"optimizer":') + "\n")
+    partial.write_text(json.dumps(results, separators=(",", ":")).replace(f'{{"{first}":', f'\n{{"{first}":') + "\n")
     partial.replace(path)
 
 

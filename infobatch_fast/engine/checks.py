@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from . import ops
-from .odd import refuse_odd
+from .odd import is_sharded, refuse_odd
 
 Index: TypeAlias = torch.Tensor | Sequence[int] | int
 
@@ -175,7 +175,7 @@ def _index_tensor(index: Index) -> torch.Tensor:
 
 
 def _refuse_subclass(name: str, tensor: torch.Tensor) -> None:
-    if hasattr(tensor, "to_local") or not torch.compiler.is_compiling():  # which runs this with tensors that stand for others
+    if is_sharded(tensor) or not torch.compiler.is_compiling():  # which runs this with tensors that stand for others
         refuse_odd(**{name: tensor})
 
 

@@ -26,6 +26,11 @@ def address(tensor: torch.Tensor) -> int:
     return where
 
 
+def is_sharded(tensor: torch.Tensor) -> bool:
+    """Whether it is a DTensor."""
+    return hasattr(tensor, "to_local")
+
+
 def _is_made_of_others(tensor: torch.Tensor) -> bool:
     """Whether its class computes in its own way: a FakeTensor, or one that holds other tensors."""
     return type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
@@ -41,7 +46,7 @@ def _has_no_memory(tensor: torch.Tensor) -> bool:
 
 _ODD: tuple[tuple[Callable[[torch.Tensor], bool], str], ...] = (  # in this order: those above cannot be asked what those below are
     (is_lazy, "a {kind}: materialize it first"),
-    (lambda tensor: hasattr(tensor, "to_local"), "a {kind}: pass {name}.full_tensor()"),  # a DTensor
+    (is_sharded, "a {kind}: pass {name}.full_tensor()"),
     (lambda tensor: tensor.is_nested, "a nested tensor: torch.stack one number for each sample"),
     (lambda tensor: tensor.layout is not torch.strided, "one of layout {layout}: pass {name}.to_dense()"),
     (lambda tensor: tensor.is_quantized, "a quantised one: pass {name}.dequantize()"),

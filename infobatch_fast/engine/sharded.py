@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 
+from .odd import is_sharded
 from .ranks import Ranks
 
 
@@ -26,11 +27,6 @@ def shared_tensor(local: torch.Tensor, first: int, total: int, ranks: Ranks) -> 
     mesh = DeviceMesh.from_group(group, local.device.type)
     wrapped = LocalShardsWrapper([local], [(first,)])
     return DTensor.from_local(wrapped, mesh, [Shard(0)], run_check=False, shape=torch.Size([total]), stride=(1,))
-
-
-def is_sharded(value: torch.Tensor) -> bool:
-    """Whether ``value`` is a DTensor."""
-    return hasattr(value, "to_local")
 
 
 def local_part(value: torch.Tensor, first: int, length: int, total: int) -> torch.Tensor | None:

@@ -13,9 +13,9 @@ from .checks import check_int
 from .damage import CHECK_BYTES, check_damage, check_version, number_check, row_checks
 from .epochs import LAST_EPOCH, Epochs, SavedPlan
 from .marks import BYTES_PER_ROW, rows_of
-from .odd import oddity
+from .odd import is_sharded, oddity
 from .ranks import Ranks
-from .sharded import is_sharded, local_part, shared_tensor
+from .sharded import local_part, shared_tensor
 from .table import NEVER, ScoreTable
 
 FORMAT, FORMAT_WITH_PROTECTED = 3, 4  # the second has one tensor more
@@ -34,18 +34,22 @@ _COUNTS = ("epoch", "scored", "planned_samples", "planned_kept", "seen")
 
 def pack_state(epochs: Epochs) -> dict[str, Any]:
     """The state of a pruner: the same on all ranks but for the parts of the tables. Free of side effects; one pass over them."""
-    state, table = _pack_unchecked(epochs), epochs.table
+    state, table, ranks = _pack_unchecked(epochs), epochs.table, epochs.table.ranks
     rows, first_row = rows_of(table.num_samples), table.first_slot // ops.ROW_SLOTS
-    checks = row_checks(table.scores, table.row_marks, table.protect, first_row)
-    state["row_checks"] = shared_tensor(checks, CHECK_BYTES * first_row, CHECK_BYTES * rows, table.ranks)
+    if not epochs.settings.lengths.is_dynamic:
+        # Plans follow each other inside an iteration: a loader's thread may make the next one before the state is written.
+        state["marks"] = shared_tensor(table.row_marks.clone(), BYTES_PER_ROW * first_row, BYTES_PER_ROW * rows, ranks)
+    state["row_checks"] = shared_tensor(_row_checks(table), CHECK_BYTES * first_row, CHECK_BYTES * rows, ranks)
     return state | {"number_check": number_check(state)}
+
+
+def _row_checks(table: ScoreTable) -> torch.Tensor:
+    return row_checks(table.scores, table.row_marks, table.protect, table.first_slot // ops.ROW_SLOTS)
 
 
 def _pack_unchecked(epochs: Epochs) -> dict[str, Any]:
     saved, table, settings, ranks = epochs.saved_plan(), epochs.table, epochs.settings, epochs.table.ranks
     levels = list(reversed(saved.thresholds)) if saved else []
-    # Where plans follow each other inside an iteration, a loader's thread may make the next one before the state is written.
-    marks = table.row_marks if settings.lengths.is_dynamic else table.row_marks.clone()
     rows, first_row = rows_of(table.num_samples), table.first_slot // ops.ROW_SLOTS
     state = epochs.more_state() | {
         "format": FORMAT if table.protect is None else FORMAT_WITH_PROTECTED,
@@ -64,7 +68,7 @@ def _pack_unchecked(epochs: Epochs) -> dict[str, Any]:
         "cutoffs": torch.tensor(saved.cutoffs if saved else (ops.CUTOFF_RANGE,) * 4, dtype=torch.int64, device="cpu"),
         "thresholds": torch.tensor(levels + [NEVER] * (ops.MAX_THRESHOLDS - len(levels)), dtype=torch.float32, device="cpu"),
         "scores": shared_tensor(table.scores, table.first_slot, table.num_samples, ranks),
-        "marks": shared_tensor(marks, BYTES_PER_ROW * first_row, BYTES_PER_ROW * rows, ranks),
+        "marks": shared_tensor(table.row_marks, BYTES_PER_ROW * first_row, BYTES_PER_ROW * rows, ranks),
     }
     if table.protect is not None:  # a copy, so that a state which is read into it and then refused leaves the pruner's own
         state["protected"] = shared_tensor(table.protect.clone(), first_row, rows, ranks)
@@ -82,8 +86,7 @@ def gather_state(epochs: Epochs) -> dict[str, Any]:
     state["marks"] = ranks.collect(table.row_marks, [BYTES_PER_ROW * rows_of(size) for size in shards])
     if table.protect is not None:
         state["protected"] = ranks.collect(table.protect, [rows_of(size) for size in shards])
-    checks = row_checks(table.scores, table.row_marks, table.protect, table.first_slot // ops.ROW_SLOTS)
-    state["row_checks"] = ranks.collect(checks, [CHECK_BYTES * rows_of(size) for size in shards])
+    state["row_checks"] = ranks.collect(_row_checks(table), [CHECK_BYTES * rows_of(size) for size in shards])
     state["number_check"] = number_check(state)
     return state if ranks.rank == 0 else {}
 

@@ -72,6 +72,12 @@ def report(path: Path, suffix: str = "png") -> int:
     return command_line.main(["report", str(path), "-o", str(path.parent / f"report.{suffix}")])
 
 
+def written(folder: Path, *lines: dict[str, Any]) -> Path:
+    path = folder / "run.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
 def refused(path: Path, number: int, capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(NoRun, match=f"{path.name}, line {number}: "):
         read_run(path)
@@ -89,9 +95,7 @@ def refused(path: Path, number: int, capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_line_with_a_wrong_value_is_named_with_its_entry(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, value: Any
 ) -> None:
-    path = tmp_path / "run.jsonl"
-    lines = [START, epoch(0), epoch(1, **{name: value}), epoch(2)]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path = written(tmp_path, START, epoch(0), epoch(1, **{name: value}), epoch(2))
     assert f"{name!r} must be" in refused(path, 3, capsys)
 
 
@@ -99,9 +103,9 @@ def test_a_line_with_a_wrong_value_is_named_with_its_entry(
     "name", ["epoch", "num_samples", "kept", "seen", "non_finite", "saved_fraction", "plan_seconds", "thresholds"]
 )
 def test_a_line_that_lacks_an_entry_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
-    path, line = tmp_path / "run.jsonl", epoch(1)
+    line = epoch(1)
     del line[name]
-    path.write_text("".join(json.dumps(each) + "\n" for each in (START, epoch(0), line, epoch(2))))
+    path = written(tmp_path, START, epoch(0), line, epoch(2))
     assert "got nothing" in refused(path, 3, capsys)
 
 
@@ -111,8 +115,7 @@ def test_a_line_that_lacks_an_entry_is_named(tmp_path: Path, capsys: pytest.Capt
 def test_a_first_line_with_a_wrong_value_is_named_with_its_entry(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, value: Any
 ) -> None:
-    path = tmp_path / "run.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in (START | {name: value}, epoch(0))))
+    path = written(tmp_path, START | {name: value}, epoch(0))
     assert f"{name!r} must be" in refused(path, 1, capsys)
 
 
