@@ -162,10 +162,12 @@ class InfoBatch(Arguments):
         Raises:
             TypeError: A wrong dtype or type.
             ValueError: A wrong shape, device or reduction.
-            RuntimeError: An index of the CPU while a CUDA graph is captured.
+            RuntimeError: Gradients are off, or a trainer validates: ``record`` takes scores there. Or the index is on the CPU while
+                a CUDA graph is captured.
             IndexError: With ``check="sync"``: an index is out of range or belongs to another rank; nothing was recorded.
         """
         check_choice("reduction", reduction, ("mean", "sum", "none"))
+        self.engine.check_trains()
         device, given = self.engine.device, index
         try:
             index = check_index(index, device)
@@ -353,6 +355,13 @@ class InfoBatch(Arguments):
         if self.lengths.indices is not None:  # the epochs are the trainer's, and plans are counted apart
             place = f"{self.progress:.1%} of {self.schedule.num_epochs} epochs, plan {self.epoch}"
         return f"InfoBatch({self.num_samples} samples, {self.policy}, {place}{planned}, device={str(self.device)!r}{ranks})"
+
+    def __copy__(self) -> InfoBatch:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> InfoBatch:
+        """The same pruner: a copy of a model or a loader (EMA, SWA) trains on the same samples."""
+        return self
 
     def __reduce__(self) -> NoReturn:
         self.engine.__reduce__()

@@ -39,6 +39,7 @@ class Engine:
         settings: As given.
         ranks, device: As given.
         epochs: The current epoch and its plan. They hold the table.
+        stage: What a trainer does that is no training, such as "validation"; None where that is not known, or it trains.
     """
 
     @torch.inference_mode(False)  # a table that was made in inference mode could not be written outside of it
@@ -60,6 +61,7 @@ class Engine:
                 protect_samples(table, protected)
             planner = Planner(table, settings)
             self._token = torch.zeros(1, dtype=torch.float32, device=device)  # see compiled.py
+        self.stage: str | None = None
         self.epochs: Epochs = DynamicEpochs(planner) if settings.lengths.is_dynamic else Flow(planner)
         self._handle = compiled.register(self)
 
@@ -69,6 +71,19 @@ class Engine:
         return self.epochs.table
 
     # ---- a batch ----
+
+    def check_trains(self) -> None:
+        """Makes sure that losses which come now are those of training.
+
+        Raises:
+            RuntimeError: They are not.
+        """
+        if self.stage is not None or not torch.is_grad_enabled():
+            where = "where gradients are off" if self.stage is None else f"in {self.stage}"
+            raise RuntimeError(
+                f"update was called {where}, as if these samples had been trained on: leave it out there, or record(index, scores) "
+                "takes scores without that. A training step that needs no autograd calls update within torch.enable_grad()"
+            )
 
     def update(self, index: torch.Tensor, losses: torch.Tensor, scores: torch.Tensor, reduction: str) -> torch.Tensor:
         """Records scores of any floating dtype, [B], and returns the weighted losses: "mean", "sum" or "none". All are checked."""
@@ -155,8 +170,15 @@ class Engine:
         with self.epochs.changing:
             unpack_state(self.epochs, state)
 
+    def __copy__(self) -> Engine:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
+        """The same: a sampler that is copied with its loader yields the same plan."""
+        return self
+
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "InfoBatch cannot be pickled or copied: save pruner.state_dict() instead, and pass the data set, not the pruner, to "
-            "worker processes"
+            "InfoBatch cannot be pickled: save pruner.state_dict() instead, pass the data set, not the pruner, to worker processes, "
+            "and leave it out of hyperparameters, self.save_hyperparameters(ignore=['pruner'])"
         )

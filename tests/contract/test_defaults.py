@@ -80,11 +80,18 @@ def live(pruner: InfoBatch, flow: InfoBatch, stream: KeptOnly) -> list[Any]:
     return [*seen, pruner.update(index, losses_of([3, 1], device)).item()]
 
 
+@contextmanager
+def within(mode: AbstractContextManager[Any]) -> Iterator[None]:
+    """A mode in which updates are meant all the same."""
+    with mode, torch.enable_grad():
+        yield
+
+
 MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "meta as the default device": lambda: default_device("meta"),
     "float64 as the default dtype": default_float64,
-    "inference mode": torch.inference_mode,
-    "no_grad": torch.no_grad,
+    "inference mode": lambda: within(torch.inference_mode()),
+    "no_grad": lambda: within(torch.no_grad()),
 }
 
 
