@@ -124,14 +124,24 @@ struct DrawPlan {
 // ---- record ----
 
 // Faults that a call met. They are counted where they occur and read when the host looks anyway.
-enum Fault { kNonFinite = 0, kOutOfRange = 1, kForeign = 2, kLastBadIndex = 3, kNumFaults = 4 };
+enum Fault {
+  kNonFinite,    // scores
+  kOutOfRange,   // ids of no sample
+  kForeign,      // ids of other ranks
+  kUnkept,       // visits of samples that the plan does not keep
+  kBadId,        // one of those that are out of range or foreign
+  kUnkeptId,     // one of those that are not kept
+  kNumFaults,
+};
+constexpr int kFaultCounts = kBadId;  // ids stand behind the counts
 
 struct Record {
   Shard shard;
   float* scores;              // [n] in and out
   std::uint8_t* marks;        // [mark_bytes(n)] in and out: the tier is read, visited is set
-  std::int64_t* faults;       // [4] in and out, added to; kLastBadIndex is overwritten by any one bad index of the call
+  std::int64_t* faults;       // [kNumFaults] in and out: counts are added to, ids overwritten by any one of the call
   const Tiers* tiers;         // [1], of the plan that made the marks
+  bool visits;                // whether the samples were trained on; if not, marks stay as they are
   float share;                // of the weights that is returned: 1, or 1 / count. A bad index has the weight 1
   double momentum;            // in [0, 1): a seen sample's score is blended with what it had before the call; 0: replaced
   const std::int64_t* index;  // [count] sample ids; out-of-range and foreign ones touch nothing but the faults
@@ -145,7 +155,7 @@ struct Record {
 struct LookUp {
   Shard shard;
   const std::uint8_t* marks;
-  std::int64_t* faults;       // [4] in and out
+  std::int64_t* faults;       // [kNumFaults] in and out
   const std::int64_t* index;  // [count]
   std::int64_t count;
   std::int64_t* slots;  // [count] out: place in this shard's table, -1 for a bad index

@@ -83,9 +83,11 @@ class Recorder {
     args_.momentum = momentum;
   }
 
-  // averaged: weights / count.
-  void record(Address lane, Address index, Address new_scores, std::int64_t count, bool averaged, Address weights) const {
+  // averaged: weights / count. visits: the samples were trained on.
+  void record(Address lane, Address index, Address new_scores, std::int64_t count, bool averaged, bool visits,
+              Address weights) const {
     Record args = args_;
+    args.visits = visits;
     args.share = averaged ? static_cast<float>(1.0 / static_cast<double>(count)) : 1.0f;
     args.index = at<const std::int64_t>(index);
     args.new_scores = at<const float>(new_scores);
@@ -140,7 +142,7 @@ void bind_types(py::module_& m) {
       .def(py::init<int, const Shard&, Address, Address, Address, Address, double>(), py::arg("device"), py::arg("shard"),
            py::arg("scores"), py::arg("marks"), py::arg("faults"), py::arg("tiers"), py::arg("momentum"))
       .def("record", &Recorder::record, py::arg("lane"), py::arg("index"), py::arg("new_scores"), py::arg("count"),
-           py::arg("averaged"), py::arg("weights"));
+           py::arg("averaged"), py::arg("visits"), py::arg("weights"));
 }
 
 void bind_statistics(py::module_& m) {
@@ -234,6 +236,7 @@ PYBIND11_MODULE(_core, m) {
   m.attr("INDEX_SCRATCH") = kIndexScratch;
   m.attr("MAX_BINS") = kMaxBins;
   m.attr("NO_KEY") = kNoKey;
+  m.attr("NUM_FAULTS") = static_cast<int>(kNumFaults);
   m.attr("RANGE_KEYS") = kRangeKeys;
   m.attr("MAX_THRESHOLDS") = kMaxThresholds;
   m.attr("MAX_SAMPLES") = kMaxSamples;

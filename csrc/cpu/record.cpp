@@ -11,7 +11,12 @@ constexpr int kPrefetchDistance = 16;
 
 void count_bad(std::int64_t* faults, std::int64_t slot, std::int64_t id) {
   faults[slot == kNoSuchSample ? kOutOfRange : kForeign] += 1;
-  faults[kLastBadIndex] = id;
+  faults[kBadId] = id;
+}
+
+void count_unkept(std::int64_t* faults, std::int64_t id) {
+  faults[kUnkept] += 1;
+  faults[kUnkeptId] = id;
 }
 
 // Into the memory of the weights, which come last. All of the call, as the scores from before it are what counts.
@@ -46,6 +51,7 @@ Status record(const Record& args, int) {
   for (std::uint32_t mark = 0; mark < 1u << kMarkBits; ++mark) {
     weight_of_mark[mark] = args.tiers->weights[tier_of_mark(mark)] * args.share;
   }
+  const std::uint32_t visited = args.visits ? kVisitedMark : 0, taken_for_kept = args.visits ? 0 : kKeptMark;
   std::int64_t slots[kTile + kPrefetchDistance];
   const auto prefetch = [&](int i) {
     const std::int64_t slot = std::max<std::int64_t>(slots[i], 0);
@@ -68,8 +74,10 @@ Status record(const Record& args, int) {
       const float score = new_scores[start + i];
       std::uint8_t& pair = marks[slot / 2];
       const int shift = kMarkBits * static_cast<int>(slot % 2);
-      weights[start + i] = weight_of_mark[(pair >> shift) & 0xFu];
-      pair |= static_cast<std::uint8_t>(kVisitedMark << shift);
+      const std::uint32_t mark = (pair >> shift) & 0xFu;
+      weights[start + i] = weight_of_mark[mark];
+      pair |= static_cast<std::uint8_t>(visited << shift);
+      if (((mark | taken_for_kept) & kKeptMark) == 0) count_unkept(args.faults, args.index[start + i]);
       if (is_finite_bits(bits_of(score))) scores[slot] = score;
       else args.faults[kNonFinite] += 1;
     }

@@ -39,12 +39,14 @@ __device__ bool count_fault(std::int64_t* faults, Fault fault, bool has_it) {
   return first;
 }
 
+__device__ void name_fault(std::int64_t* faults, Fault fault, std::int64_t id) {
+  atomicExch(reinterpret_cast<unsigned long long*>(faults + fault), static_cast<unsigned long long>(id));
+}
+
 // All lanes of a warp come here together.
 __device__ void count_bad(std::int64_t* faults, std::int64_t slot, std::int64_t id) {
   const bool first = count_fault(faults, kOutOfRange, slot == kNoSuchSample);
-  if (count_fault(faults, kForeign, slot == kForeignSample) || first) {
-    atomicExch(reinterpret_cast<unsigned long long*>(faults + kLastBadIndex), static_cast<unsigned long long>(id));
-  }
+  if (count_fault(faults, kForeign, slot == kForeignSample) || first) name_fault(faults, kBadId, id);
 }
 
 __device__ std::uint32_t* score_word(const Record& args, std::int64_t slot) {
@@ -73,6 +75,13 @@ __device__ float blended(const Record& args, const Item& item) {
   return item.slot >= 0 ? blend(args.momentum, args.scores[item.slot], item.score) : item.score;
 }
 
+// The mark of a slot, which is visited from now on if the samples were trained on.
+__device__ std::uint32_t visit(const Record& args, std::int64_t slot) {
+  std::uint32_t* const row = reinterpret_cast<std::uint32_t*>(args.marks) + slot / kRowSlots;
+  const int place = kMarkBits * static_cast<int>(slot % kRowSlots);
+  return ((args.visits ? atomicOr(row, kVisitedMark << place) : *row) >> place) & 0xFu;
+}
+
 // Whether blended scores stand where the weights are to be: these then come last.
 __device__ bool has_weights_last(const Record& args) { return args.new_scores == args.weights; }
 
@@ -84,16 +93,12 @@ __device__ bool claim(const Record& args, std::int64_t i, const Item& item) {
   count_bad(args.faults, slot, id);
   const bool finite = slot >= 0 && is_finite_bits(bits_of(score));
   count_fault(args.faults, kNonFinite, slot >= 0 && !finite);
-  if (slot < 0) {
-    if (slot != kNoItem) args.weights[i] = args.share;
-    return false;
-  }
   if (finite) atomicMax(score_word(args, slot), kClaim + static_cast<std::uint32_t>(i));
-  const int place = kMarkBits * static_cast<int>(slot % kRowSlots);
-  const std::uint32_t row = atomicOr(reinterpret_cast<std::uint32_t*>(args.marks) + slot / kRowSlots, kVisitedMark << place);
-  if (!has_weights_last(args)) {
-    args.weights[i] = weight_of_tier(tiers.weights, tier_of_mark((row >> place) & 0xFu)) * args.share;
-  }
+  const std::uint32_t mark = slot >= 0 ? visit(args, slot) : kKeptMark;
+  if (count_fault(args.faults, kUnkept, args.visits && (mark & kKeptMark) == 0)) name_fault(args.faults, kUnkeptId, id);
+  if (slot == kNoItem) return false;
+  if (slot < 0) args.weights[i] = args.share;
+  else if (!has_weights_last(args)) args.weights[i] = weight_of_tier(tiers.weights, tier_of_mark(mark)) * args.share;
   return finite;
 }
 

@@ -27,6 +27,7 @@ CUDA_TOOLKIT = _core.CUDA_TOOLKIT
 OPENMP = _core.OPENMP
 DIGIT_PASSES = _core.DIGIT_PASSES
 MAX_BINS = _core.MAX_BINS
+NUM_FAULTS = _core.NUM_FAULTS
 MAX_THRESHOLDS = _core.MAX_THRESHOLDS
 MAX_SAMPLES = _core.MAX_SAMPLES
 ROW_SLOTS = _core.ROW_SLOTS
@@ -285,10 +286,12 @@ class Recorder:
         self._ordinal = _where(scores)[0]
         self._record = _core.Recorder(self._ordinal, shard, *pointers, momentum).record
 
-    def __call__(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool = False) -> torch.Tensor:
+    def __call__(
+        self, index: torch.Tensor, scores: torch.Tensor, averaged: bool = False, visits: bool = True
+    ) -> torch.Tensor:
         """Weights, float32 [B], of ids int64 [B], whose float32 scores are recorded; ``averaged``: weights / B.
 
-        All tensors are contiguous and on the table's device. Scores may be part of an autograd graph: it is not added to.
+        ``visits``: the samples were trained on, which is marked, and counted as a fault where the plan does not keep them. All tensors are contiguous and on the table's device. Scores may be part of an autograd graph: it is not added to.
         """
         weights = torch.empty_like(scores)
         index_at, scores_at, weights_at = index.data_ptr(), scores.data_ptr(), weights.data_ptr()
@@ -296,5 +299,5 @@ class Recorder:
             for tensor in (index, scores, weights):
                 address(tensor)
         lane = 1 if self._ordinal < 0 else _raw_stream(self._ordinal)  # on the CPU it runs on one thread
-        self._record(lane, index_at, scores_at, index.numel(), averaged, weights_at)
+        self._record(lane, index_at, scores_at, index.numel(), averaged, visits, weights_at)
         return weights

@@ -69,14 +69,24 @@ Batch make_batch(const Shard& shard, std::int64_t count, bool duplicates, Random
   return batch;
 }
 
-// Counts are equal. Which one of several bad ids is named is left open.
-void expect_faults(const char* function, const Twin<std::int64_t>& faults, const std::set<std::int64_t>& bad,
-                   std::int64_t named_before) {
-  faults.expect_same(function, kLastBadIndex);
-  const std::int64_t named[] = {faults.host()[kLastBadIndex], faults.from_device(kNumFaults)[kLastBadIndex]};
+// Which one of several ids is named is left open.
+void expect_named(const char* function, const Twin<std::int64_t>& faults, Fault fault, const std::set<std::int64_t>& ids,
+                  std::int64_t named_before) {
+  const std::int64_t named[] = {faults.host()[fault], faults.from_device(kNumFaults)[fault]};
   for (const std::int64_t id : named) {
-    report::expect(function, "names a bad index", bad.empty() ? id == named_before : bad.count(id) == 1);
+    report::expect(function, "names a faulty id", ids.empty() ? id == named_before : ids.count(id) == 1);
   }
+}
+
+// Those samples of a batch that the plan does not keep.
+std::set<std::int64_t> unkept_of(const Shard& shard, const std::uint8_t* marks, const Batch& batch) {
+  std::set<std::int64_t> unkept;
+  for (const std::int64_t id : batch.index) {
+    if (!is_in(shard, id)) continue;
+    const std::uint64_t slot = permute(shard.deal, static_cast<std::uint64_t>(id)) - static_cast<std::uint64_t>(shard.first_slot);
+    if ((mark_at(marks, slot) & kKeptMark) == 0) unkept.insert(id);
+  }
+  return unkept;
 }
 
 void check_look_up(const Case& c, const Twin<std::uint8_t>& marks, const Twin<std::int64_t>& index,
@@ -89,17 +99,19 @@ void check_look_up(const Case& c, const Twin<std::uint8_t>& marks, const Twin<st
   });
   slots.expect_same("look_up");
   found.expect_same("look_up");
-  expect_faults("look_up", faults, bad, -5);
+  faults.expect_same("look_up", kFaultCounts);
+  expect_named("look_up", faults, kBadId, bad, -5);
 }
 
 Record record_of(const Shard& shard, const Twin<float>& scores, const Twin<std::uint8_t>& marks,
                  const Twin<std::int64_t>& faults, const Twin<Tiers>& tiers, const Twin<std::int64_t>& index,
-                 const Twin<float>& new_scores, const Twin<float>& weights, double momentum, Side side) {
+                 const Twin<float>& new_scores, const Twin<float>& weights, double momentum, bool visits, Side side) {
   return {.shard = shard,
           .scores = scores.on(side),
           .marks = marks.on(side),
           .faults = faults.on(side),
           .tiers = tiers.on(side),
+          .visits = visits,
           .share = kShare,
           .momentum = momentum,
           .index = index.on(side),
@@ -114,18 +126,22 @@ void check_record(const Case& c, const Twin<float>& scores, const Twin<std::uint
                   std::int64_t count, bool duplicates, Random& random) {
   const Batch batch = make_batch(c.shard, count, duplicates, random);
   const Twin<float> table(scores);
-  const Twin<std::int64_t> faults("faults", std::vector<std::int64_t>{1000, 1001, 1002, 1003});
+  const Twin<std::int64_t> faults("faults", std::vector<std::int64_t>{1000, 1001, 1002, 1003, 1004, 1005});
   const Twin<std::int64_t> index("index", batch.index, sizeof(std::int64_t));
   const Twin<float> new_scores("new_scores", batch.scores, sizeof(float));
   const Twin<float> weights("weights", count, sizeof(float));
   const double momentum = kMomenta[random.below(std::size(kMomenta))];
+  const bool visits = random.below(4) != 0;
+  const std::set<std::int64_t> unkept = visits ? unkept_of(c.shard, marks.host(), batch) : std::set<std::int64_t>();
   CALL_BOTH(record, c.threads, [&](Side side) {
-    return record_of(c.shard, table, marks, faults, tiers, index, new_scores, weights, momentum, side);
+    return record_of(c.shard, table, marks, faults, tiers, index, new_scores, weights, momentum, visits, side);
   });
   table.expect_same("record");
   marks.expect_same("record");
   weights.expect_same("record");
-  expect_faults("record", faults, batch.bad, 1003);
+  faults.expect_same("record", kFaultCounts);
+  expect_named("record", faults, kBadId, batch.bad, 1004);
+  expect_named("record", faults, kUnkeptId, unkept, 1005);
   check_look_up(c, marks, index, batch.bad);
 }
 
@@ -149,10 +165,10 @@ void check_large_record(std::int64_t count, std::int64_t num_slots, double momen
   const Twin<float> new_scores("new_scores", values), weights("weights", count);
   const Twin<Tiers> tiers = check_tiers({{kLaneRange, 49152, 21845, 1}}, threads);
   CALL_BOTH(record, threads, [&](Side side) {
-    return record_of(shard, table, marks, faults, tiers, index, new_scores, weights, momentum, side);
+    return record_of(shard, table, marks, faults, tiers, index, new_scores, weights, momentum, true, side);
   });
   table.expect_same("record");
   marks.expect_same("record");
   weights.expect_same("record");
-  faults.expect_same("record", kLastBadIndex);
+  faults.expect_same("record", kFaultCounts);
 }

@@ -101,6 +101,8 @@ PLAIN = [
         "atomicMax(score_word(args, slot), kClaim + static_cast<std::uint32_t>(i))",
         "atomicMax(score_word(args, slot), kClaim + 1023u - static_cast<std::uint32_t>(i % 1024))",
     ),
+    Fault("record: scores alone visit", "record.cu", "args.visits ? atomicOr", "true ? atomicOr"),
+    Fault("record: what is not kept is not counted", "record.cu", "args.visits && (mark & kKeptMark) == 0", "false"),
     Fault(
         "record: a warp's faults count as one",
         "record.cu",

@@ -125,6 +125,7 @@ struct Table {
             .marks = marks.get(),
             .faults = faults.get(),
             .tiers = tiers.get(),
+            .visits = true,
             .share = 1,
             .momentum = momentum,
             .index = index.get() + first,
