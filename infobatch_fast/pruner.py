@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
-from numbers import Integral
-from typing import Any, Literal, NoReturn, overload
+from collections.abc import Sized
+from typing import Any, Literal, NoReturn
 
 import torch
 import torch.distributed as dist
 
 from .arguments import Arguments
-from .engine.checks import Index, check_choice, check_fraction, check_index, check_int, check_size, check_values
+from .batch_calls import BatchCalls
+from .engine.checks import check_choice, check_fraction, check_int, check_size
 from .engine.device import check_device
 from .engine.engine import Engine
 from .engine.expected import expected_steps
 from .engine.histogram import count_scores
 from .engine.lengths import Lengths
-from .engine.odd import explain_odd, refuse_odd
 from .engine.ops import MAX_BINS
 from .engine.protect import Protect, count_bits
 from .engine.ranks import find_ranks
@@ -27,7 +26,7 @@ from .sampler import InfoBatchSampler
 from .stats import EpochStats
 
 
-class InfoBatch(Arguments):
+class InfoBatch(Arguments, BatchCalls):
     """Unbiased dynamic data pruning: skips well-learned samples at random and weights the others so that the gradient stays right.
 
     In a pruned epoch each sample whose last seen loss H is below the mean is skipped with probability r; the ones of them that
@@ -131,87 +130,6 @@ class InfoBatch(Arguments):
         """Samples of this rank that are never pruned. Waits for the device."""
         protect = self.engine.table.protect
         return 0 if protect is None else count_bits(protect)
-
-    # ---- a batch ----
-
-    def update(
-        self,
-        index: Index,
-        losses: torch.Tensor,
-        *,
-        scores: torch.Tensor | None = None,
-        reduction: Literal["mean", "sum", "none"] = "mean",
-    ) -> torch.Tensor:
-        """Records the losses of a batch as its samples' scores, and returns the weighted loss to call ``backward`` on.
-
-        mean: sum(weight * loss) / B, the plain batch mean of the weighted losses, as in the paper; weights are not normalised.
-        A policy's ``momentum`` m makes scores moving averages: m * old + (1 - m) * new for samples that have one.
-
-        Args:
-            index: Sample indices, int64 [B] (other integer dtypes, lists and a single int are converted). They may be on the CPU
-                where the table is on a GPU. Where an index occurs twice, its later score counts.
-            losses: Per-sample losses, float16, bfloat16, float32 or float64 [B], on the pruner's device; not changed.
-            scores: What to remember instead of the losses, [B] of any floating dtype. Kept as float32; non-finite ones are
-                counted and not kept.
-            reduction: "mean" or "sum" over the batch, or "none".
-
-        Returns:
-            The weighted loss, differentiable with respect to ``losses``: a scalar, or [B] for "none". float32, or float64 for
-            float64 losses.
-
-        Raises:
-            TypeError: A wrong dtype or type.
-            ValueError: A wrong shape, device or reduction.
-            RuntimeError: Gradients are off, or a trainer validates: ``record`` takes scores there. Or the index is on the CPU while
-                a CUDA graph is captured.
-            IndexError: With ``check="sync"``: an index is out of range or belongs to another rank; nothing was recorded.
-        """
-        check_choice("reduction", reduction, ("mean", "sum", "none"))
-        self.engine.check_trains()
-        device, given = self.engine.device, index
-        try:
-            index = check_index(index, device)
-            check_values("losses", losses, index, device)
-            if scores is not None:
-                check_values("scores", scores, index, device)
-                if losses.layout is not torch.strided:  # else it would fail behind the recording
-                    refuse_odd(losses=losses)
-            return self.engine.update(index, losses, losses if scores is None else scores, reduction)
-        except Exception:  # looked for here and not before, as it would cost each step time
-            explain_odd(index=given, losses=losses, scores=scores)
-            raise
-
-    def weights(self, index: Index) -> torch.Tensor:
-        """Weights of samples under the current plan, float32 [B] on the pruner's device. Nothing is recorded.
-
-        Args:
-            index: Sample indices, as in ``update``.
-        """
-        return self.engine.weights(index)
-
-    @overload
-    def is_kept(self, index: int) -> bool: ...
-    @overload
-    def is_kept(self, index: torch.Tensor | Sequence[int]) -> torch.Tensor: ...
-    def is_kept(self, index: Index) -> torch.Tensor | bool:
-        """Whether the current plan keeps samples; for streams, which are filtered by their samples' ids.
-
-        Args:
-            index: Sample indices, as in ``update``.
-
-        Returns:
-            bool [B] on the pruner's device, or a Python bool for a single int. Samples of other ranks are not kept here.
-        """
-        kept = self.engine.is_kept(index)
-        return bool(kept[0]) if isinstance(index, Integral) else kept
-
-    def scores(self, index: Index | None = None) -> torch.Tensor:
-        """Scores as the table holds them, float32 on the pruner's device; NaN for unseen samples and those of other ranks.
-
-        Args:
-            index: Sample indices, as in ``update``; None is all N, in their order.
-        """
-        return self.engine.scores(index)
 
     # ---- an epoch ----
 

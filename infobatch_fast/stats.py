@@ -25,6 +25,8 @@ class EpochStats:
         weights: Weight of a kept sample of each tier.
         scored: Losses that ``update`` got on this rank since the plan was made.
         non_finite: Those among them that were NaN or infinite, and did not enter the table; a restart counts anew.
+        unkept: Those among them of samples that the plan does not keep, late ones apart: the loader is not the pruner's if there
+            are any. A restart counts anew.
         total_saved_fraction: 1 - kept / num_samples over all epochs planned so far.
         plan_seconds: Wall-clock time in which this rank made the plan.
     """
@@ -41,6 +43,7 @@ class EpochStats:
     weights: tuple[float, ...]
     scored: int
     non_finite: int
+    unkept: int
     total_saved_fraction: float
     plan_seconds: float
 
@@ -52,7 +55,7 @@ class EpochStats:
             IndexError: ``update`` got indices that do not belong here.
         """
         plan, table = epochs.plan(), epochs.table
-        faults = table.faults.tolist()
+        faults = table.read_faults()
         table.raise_bad_indices(faults)
         return cls(
             epoch=plan.epoch,
@@ -66,7 +69,8 @@ class EpochStats:
             tier_kept=plan.tier_kept,
             weights=tuple(ops.tier_weights(plan.cutoffs)[: len(plan.tier_sizes)]),
             scored=max(0, epochs.scored),
-            non_finite=faults[0],
+            non_finite=faults.non_finite,
+            unkept=max(0, faults.unkept - epochs.late),
             total_saved_fraction=1.0 - epochs.planned_kept / epochs.planned_samples,
             plan_seconds=plan.seconds,
         )

@@ -11,6 +11,7 @@ DIGIT_PASSES: int
 DIGIT_COUNTS: int
 DIGIT_WORDS: int
 MAX_BINS: int
+NUM_FAULTS: int
 NO_KEY: int
 RANGE_KEYS: int
 INDEX_COUNTS: int
@@ -52,7 +53,7 @@ class EpochOrder:
 
 class Recorder:
     def __init__(self, device: int, shard: Shard, scores: int, marks: int, faults: int, tiers: int, momentum: float) -> None: ...
-    def record(self, lane: int, index: int, new_scores: int, count: int, averaged: bool, weights: int) -> None: ...
+    def record(self, lane: int, index: int, new_scores: int, count: int, averaged: bool, visits: bool, weights: int) -> None: ...
 
 def identity_permutation(size: int) -> Permutation: ...
 def deal_permutation(size: int, seed: int) -> Permutation: ...

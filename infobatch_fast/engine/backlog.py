@@ -18,6 +18,7 @@ class Backlog:
 
     Attributes:
         late: Losses of the plan before that are expected here, with its weights; None where there are none.
+        lost: Losses of older plans that had not come when the last plan ended, and are not waited for any more.
         owed: Samples of which none will come by itself, because the iteration was broken off or the run restarted: they are drawn
             again, before all others, and then their losses are late ones.
     """
@@ -26,6 +27,7 @@ class Backlog:
         self._table = table
         self.late: LateLosses | None = None
         self.owed: list[int] = []
+        self.lost = 0
         self._is_uneven = False  # the ranks have yet to level what they owe
         self._shared: OnTheirWay | None = None  # what is on its way on all ranks, [ranks, k]
         self._loaded: tuple[str, str] | None = None
@@ -35,27 +37,30 @@ class Backlog:
         """Losses on their way here."""
         return 0 if self.late is None else self.late.count
 
-    def record(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor:
+    def record(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool, again: bool) -> torch.Tensor:
         """Records a batch, whose late losses have the weights of the plan before; weights, ``averaged``: divided by its size."""
+        if self.late is not None and not again and self.late.all_came():
+            self.late = None
         if self.late is None:
             return self._table.record(index, scores, averaged)
-        weights = self.late.record(self._table, index, scores)
-        if self.late.window <= 0:
-            self.late = None
+        weights = self.late.record(self._table, index, scores, again)
         return weights * (1.0 / index.numel()) if averaged else weights
 
     def late_after(self, before: Plan, unscored: int) -> LateLosses | None:
-        """Losses on their way when a plan has ended, those of older plans included.
+        """Losses on their way when a plan has ended. Those of older plans are only, as long as losses come in the order of drawing.
 
         Args:
             before: The plan, whose marks are still in the table.
             unscored: Indices drawn so far for which no loss came.
         """
-        if unscored <= 0:
+        self.lost = 0
+        if unscored <= 0 and self.late is None:
             return None
         samples, count = look_behind(before, self._table, min(max(0, unscored - self.count), before.length))
-        if self.late is not None and self.count:
-            samples = self.late.samples.last(self.count).join(samples)
+        if self.late is not None:
+            older = self.late.outstanding()
+            self.lost = max(0, len(older.ids) - self.count)
+            samples = older.last(min(self.count, len(older.ids))).join(samples)
         count += self.count
         return LateLosses(samples, count) if count else None
 
@@ -68,8 +73,8 @@ class Backlog:
 
     def go_back(self) -> None:
         """The iteration was broken off: what is late will not come any more, and is owed."""
-        if self.late is not None and self.count:
-            self.owe(self.late.samples.last(self.count))
+        if self.late is not None:
+            self.owe(self.late.outstanding())
         self._is_uneven = True
 
     def level(self, plan: Plan) -> None:
@@ -91,7 +96,9 @@ class Backlog:
         ids = torch.full((longest,), -1, dtype=torch.int64, device=self._table.device)
         weights = torch.ones(longest, dtype=torch.float32, device=self._table.device)
         if self.late is not None and self.count:
-            ids[longest - self.count :], weights[longest - self.count :] = self.late.samples.last(self.count)
+            samples = self.late.outstanding().last(self.count)
+            first = longest - len(samples.ids)
+            ids[first:], weights[first:] = samples
         self._shared = OnTheirWay(self._table.ranks.gather(ids), self._table.ranks.gather(weights))
 
     def forget(self) -> None:
@@ -107,11 +114,13 @@ class Backlog:
         """
         if self._loaded is not None:
             return self._loaded
+        if self._table.ranks.num_replicas == 1:
+            return ("", "") if self.late is None else _as_texts(self.late.outstanding())
         left = self.count
         if self._shared is None or left == 0:
             return "", ""
-        ids, weights = (part[:, part.shape[1] - left :].flatten().cpu() for part in self._shared)
-        return ids[ids >= 0].numpy().tobytes().hex(), weights[ids >= 0].numpy().tobytes().hex()
+        ids, weights = (part[:, part.shape[1] - left :].flatten() for part in self._shared)
+        return _as_texts(OnTheirWay(ids[ids >= 0], weights[ids >= 0]))
 
     def load(self, ids: str, weights: str) -> None:
         """Owes this rank's part of what ``state`` told."""
@@ -128,3 +137,8 @@ class Backlog:
         if ranks.num_replicas == 1:
             return count
         return int(ranks.gather(torch.tensor([count], dtype=torch.int64, device=self._table.device)).max())
+
+
+def _as_texts(samples: OnTheirWay) -> tuple[str, str]:
+    ids, weights = (part.cpu().numpy().tobytes().hex() for part in samples)
+    return ids, weights

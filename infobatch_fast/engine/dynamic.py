@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -11,7 +10,8 @@ import torch
 
 from .checks import check_int
 from .chunks import NOTHING, read_chunks
-from .epochs import LAST_EPOCH, Epochs, Piece, Place, Reached
+from .epochs import LAST_EPOCH, Epochs, Piece, Place, Reached, SavedPlan
+from .marks import VISITED, count_unvisited
 from .plan import Plan
 from .planner import Planner
 
@@ -28,11 +28,14 @@ class DynamicEpochs(Epochs):
         self._was_selected = False
         self._exhausted = False  # an iteration of this epoch has come to its end
         self._yielded = 0  # by that iteration
+        self._most = 0  # losses that this epoch may have
+        self._spare = 0  # more of them, while it is not known what was drawn: a stream may be broken off and begin again
+        self._has_begun = False  # an iteration of this epoch
 
     def select(self, epoch: int) -> None:
         """``set_epoch``. The current epoch may be iterated again; after a restart an earlier one is ignored, for good."""
         with self.changing:
-            self._select(epoch, by_trainer=True)
+            self._select(self.check_epoch(epoch), by_trainer=True)
 
     def go_on_at(self, place: Place) -> None:
         """A loader goes on in the epoch of ``place``."""
@@ -46,12 +49,13 @@ class DynamicEpochs(Epochs):
         its end stays over. The other spins through past epochs and takes a batch of each, whose loaders may read one to its end:
         no loss came of that, and the epoch is not over.
         """
-        epoch = check_int("epoch", epoch, 0, LAST_EPOCH)
         if self._was_loaded and epoch < self.epoch:
             self._exhausted = self._exhausted and self.scored > self._scored_before
             return
         if epoch != self.epoch:
             self._move_to(epoch)
+        elif self._plan is not None:
+            self._expect(self._plan.length)
         self._was_selected = self._was_selected or by_trainer
         self._exhausted = False
 
@@ -81,10 +85,27 @@ class DynamicEpochs(Epochs):
             start = min(resume.position, plan.length)
         at_end = 0 < start == plan.length and not self._was_selected
         if not (at_end or self._is_over(plan)):
+            self._has_begun, self._spare = True, 0
+            self._expect(plan.length - start)
             return plan, start
         # Whether an iteration that was exhausted will still be trained on, nobody knows here: what comes counts under the new plan.
         self._move_on()
-        return self.plan(), 0
+        plan, self._has_begun, self._spare = self.plan(), True, 0
+        return plan, 0
+
+    def _expect(self, losses: int) -> None:
+        """So many more may come, as the epoch is gone through once more."""
+        if self.scored > self._scored_before:
+            self._most += losses
+
+    def record(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool, again: bool) -> torch.Tensor:
+        """Records a batch."""
+        weights = self.table.record(index, scores, averaged)
+        if not again:
+            self.scored += index.numel()
+            if self.scored > self._most + self._spare:
+                self.notices.too_many(self.scored - self._scored_before, self.epoch, self._most - self._scored_before)
+        return weights
 
     def _check_running(self, iteration: object, epoch: int) -> None:
         if not self.is_running(iteration):
@@ -130,6 +151,21 @@ class DynamicEpochs(Epochs):
             self.plan()
         return self._plan is None or self._is_over(self._plan)
 
+    def to_save(self) -> tuple[int, int, SavedPlan | None]:
+        """A restart goes on in the next epoch where this one is done: it would begin with an epoch of no batches otherwise."""
+        if self._plan is None or self.epoch == LAST_EPOCH or not self._is_done(self._plan):
+            return super().to_save()
+        return self.epoch + 1, 0, None
+
+    def _is_done(self, plan: Plan) -> bool:
+        """Whether the epoch was trained on to its end; on all ranks alike, unless some losses came twice and others never."""
+        own = self.scored - self._scored_before - self.late
+        if self._exhausted:
+            yielded, is_done = self._yielded, own >= self._yielded
+        else:  # nobody asks the sampler where a stream or another loader brings the samples
+            yielded, is_done = plan.length, own == plan.length and not self._has_begun
+        return is_done and yielded > 0 and count_unvisited(self.table.marks) <= max(0, plan.available - yielded)
+
     def more_state(self) -> dict[str, Any]:
         """Nothing."""
         return {}
@@ -146,24 +182,27 @@ class DynamicEpochs(Epochs):
 
     def _make_plan(self) -> Plan:
         plan = super()._make_plan()
+        self._most, self._spare = self.scored + plan.length + self.late, plan.length // 2
         self.running = plan.token
         return plan
 
     def _move_to(self, epoch: int) -> None:
-        self._warn_of_sharding()
+        missing = 0
+        if self._exhausted:  # what the sampler yielded and nobody has trained on, or not yet
+            missing = max(0, self._yielded - max(0, self.scored - self._scored_before - self.late))
+            self._note_missing(missing)
         super()._move_to(epoch)
+        self.late = missing
         self.running = None
-        self._exhausted = self._was_selected = False
+        self._exhausted = self._was_selected = self._has_begun = False
         self._yielded = 0
 
-    def _warn_of_sharding(self) -> None:
-        """Says so where a rank trained on one in ``num_replicas`` of what its sampler yielded: no foreign index tells of that."""
-        ranks, came = self.planner.ranks, self.scored - self._scored_before
-        if self._exhausted and ranks.num_replicas > 1 and 0 < came * ranks.num_replicas <= 1.1 * self._yielded:
-            warnings.warn(
-                f"rank {ranks.rank} of {ranks.num_replicas} trained on {came} of the {self._yielded} samples that its sampler "
-                f"yielded in epoch {self.epoch}: something shards the sampler a second time. With accelerate use "
-                "infobatch_fast.integrations.accelerate.prepare(accelerator, loader); elsewhere turn the trainer's sharding off",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+    def _note_missing(self, missing: int) -> None:
+        """Looks for the causes that can be told from losses which are only late."""
+        ranks, came, plan = self.planner.ranks, self.scored - self._scored_before, self._plan
+        if ranks.num_replicas > 1 and 0 < came * ranks.num_replicas <= 1.1 * self._yielded:
+            self.notices.sharded(ranks.rank, ranks.num_replicas, came, self._yielded, self.epoch)
+        if plan is not None and plan.restored and missing > 0 < came:
+            first = self.table.look_up(plan.order(0, 1)).marks
+            if not int(first) & VISITED:
+                self.notices.skipped(missing, self._yielded, self.epoch)

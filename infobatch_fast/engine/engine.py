@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sized
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 
@@ -13,14 +13,23 @@ from .dynamic import DynamicEpochs
 from .epochs import Epochs
 from .flow import Flow
 from .growth import grow
-from .marks import KEPT, weights_of
+from .marks import KEPT
+from .notices import unkept_samples
 from .odd import refuse_odd
 from .planner import Planner
 from .protect import Protect, check_protect, protect_samples
 from .ranks import Ranks
 from .settings import Settings
 from .state import pack_state, unpack_state
-from .table import ScoreTable, memory_for
+from .table import BAD_ID, Faults, ScoreTable, memory_for
+
+
+class _Batch(NamedTuple):
+    """The batch whose losses came last, with the version of its tensor, and the token of its plan."""
+
+    given: object
+    version: int
+    plan: object
 
 
 class Engine:
@@ -62,6 +71,7 @@ class Engine:
             planner = Planner(table, settings)
             self._token = torch.zeros(1, dtype=torch.float32, device=device)  # see compiled.py
         self.stage: str | None = None
+        self._batch = _Batch(None, -1, None)
         self.epochs: Epochs = DynamicEpochs(planner) if settings.lengths.is_dynamic else Flow(planner)
         self._handle = compiled.register(self)
 
@@ -85,36 +95,72 @@ class Engine:
                 "takes scores without that. A training step that needs no autograd calls update within torch.enable_grad()"
             )
 
-    def update(self, index: torch.Tensor, losses: torch.Tensor, scores: torch.Tensor, reduction: str) -> torch.Tensor:
-        """Records scores of any floating dtype, [B], and returns the weighted losses: "mean", "sum" or "none". All are checked."""
-        # A view with the sign set apart, as that of the imaginary part of a conjugate, has other numbers in its memory.
-        scores = scores.resolve_neg() if scores.dtype == torch.float32 else scores.detach().to(torch.float32)
+    def update(self, given: Index, index: torch.Tensor, losses: torch.Tensor, scores: torch.Tensor, reduction: str) -> torch.Tensor:
+        """Records scores of any floating dtype, [B], and returns the weighted losses: "mean", "sum" or "none". All are checked.
+
+        ``given`` is what the caller had for ``index``.
+        """
+        scores = _as_stored(scores)
         # Each of torch's operators, here and in backward, takes the host microseconds: with 1/B in the weights one is enough.
         averaged = reduction == "mean" and losses.dtype == torch.float32 and losses.numel() > 0
-        scores = scores.contiguous()
         if torch.compiler.is_compiling():
-            weights = compiled.record(self._token, index, scores.detach(), self._handle, averaged)
+            weights = compiled.record(self._token, index, scores.detach(), self._handle, averaged, True)
         else:  # the same without the dispatcher, which takes as long as all the rest
-            weights = self.record_now(index, scores, averaged)
-        if averaged:
-            return torch.dot(losses, weights)
-        weighted = losses * weights
-        if reduction == "mean":
-            return weighted.mean()
-        return weighted.sum() if reduction == "sum" else weighted
+            weights = self.record_now(index, scores, averaged, True, self._is_again(given))
+            self._batch = _Batch(given, _version_of(given), self._plan_token())
+        return torch.dot(losses, weights) if averaged else _reduced(losses * weights, reduction)
 
-    def record_now(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor:
+    def record(self, index: torch.Tensor, scores: torch.Tensor) -> None:
+        """Records scores of any floating dtype, [B], as nothing more than scores."""
+        scores = _as_stored(scores).detach()
+        if torch.compiler.is_compiling():
+            compiled.record(self._token, index, scores, self._handle, False, False)
+        else:
+            self.record_now(index, scores, False, False)
+
+    def weigh(self, index: torch.Tensor, losses: torch.Tensor, reduction: str) -> torch.Tensor:
+        """The weighted losses that ``update`` would return. Nothing is recorded."""
+        is_compiling = torch.compiler.is_compiling()
+        weights = compiled.weigh(self._token, index, self._handle) if is_compiling else self.weights_now(index)
+        return _reduced(losses * weights, reduction)
+
+    def record_now(
+        self, index: torch.Tensor, scores: torch.Tensor, averaged: bool, visits: bool, again: bool = False
+    ) -> torch.Tensor:
         """What ``compiled.record`` calls back at run time: the weights of a batch, float32 [B], whose float32 scores are recorded.
 
         Args:
             index: int64 [B], contiguous, on the table's device.
             scores: The same of float32. They may be part of an autograd graph: it is not added to.
             averaged: Whether the weights are divided by B.
+            visits: Whether the samples were trained on. If not, no plan is made, and the weights mean nothing.
+            again: Whether the visit is that of the call before.
         """
-        self.epochs.plan()
+        if visits:
+            self.epochs.plan()
         if self.settings.check_first:
-            self.table.raise_bad_indices(self.table.look_up(index).faults.tolist())
-        return self.epochs.record(index, scores, averaged)
+            self._check_now(index, visits)
+        return self.epochs.record(index, scores, averaged, again) if visits else self.table.record(index, scores, visits=False)
+
+    def weights_now(self, index: torch.Tensor) -> torch.Tensor:
+        """What ``compiled.weigh`` calls back at run time: weights of int64 [B] under the current plan, float32 [B]."""
+        _, marks = self.look_up(index)
+        return self.epochs.weights(index, marks)
+
+    def _check_now(self, index: torch.Tensor, visits: bool) -> None:
+        """Raises what would be counted otherwise; nothing is recorded then. Waits for the device."""
+        self.table.raise_bad_indices(Faults(*self.table.look_up(index).faults.tolist()))
+        if visits and self.epochs.late == 0 and (unkept := self.epochs.unkept(index).tolist()):
+            raise IndexError(unkept_samples(len(unkept), unkept[0], self.epochs.epoch))
+
+    def _is_again(self, given: Index) -> bool:
+        """Whether it is the tensor of the update before, unchanged since, in the same epoch: another loss of the same batch."""
+        before = self._batch
+        return before.given is given and before.version == _version_of(given) >= 0 and before.plan is self._plan_token()
+
+    def _plan_token(self) -> object:
+        plan = self.epochs.plan_in_force
+        return None if plan is None else plan.token
 
     # ---- what is known of samples ----
 
@@ -126,16 +172,11 @@ class Engine:
         table = self.table
         slots, marks, faults = table.look_up(checked)
         faults[2:3].zero_()  # it is no fault to ask about samples of other ranks
-        table.faults[3:] = torch.where(faults[1:2] > 0, faults[3:], table.faults[3:])
+        table.faults[BAD_ID] = torch.where(faults[1] > 0, faults[BAD_ID], table.faults[BAD_ID])
         table.faults[:3] += faults[:3]
         if self.settings.check_first:
-            table.raise_bad_indices(table.faults.tolist())
+            table.raise_bad_indices(table.read_faults())
         return slots, marks
-
-    def weights(self, index: Index) -> torch.Tensor:
-        """Weights under the current plan, float32 [B]."""
-        _, marks = self.look_up(index)
-        return weights_of(marks, self.table.tiers)
 
     def is_kept(self, index: Index) -> torch.Tensor:
         """Whether the current plan keeps samples, bool [B]; those of other ranks it does not."""
@@ -179,6 +220,24 @@ class Engine:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "InfoBatch cannot be pickled: save pruner.state_dict() instead, pass the data set, not the pruner, to worker processes, "
+            "InfoBatch cannot be pickled: save pruner.state_dict() instead, pass the data set, not the pruner, to worker processes "
             "and leave it out of hyperparameters, self.save_hyperparameters(ignore=['pruner'])"
         )
+
+
+def _version_of(index: Index) -> int:
+    """How often torch has written a tensor; -1 where that is not known, or it is none."""
+    return index._version if type(index) is torch.Tensor and not index.is_inference() else -1
+
+
+def _as_stored(scores: torch.Tensor) -> torch.Tensor:
+    """Contiguous float32 in memory."""
+    # A view with the sign set apart, as that of the imaginary part of a conjugate, has other numbers in its memory.
+    scores = scores.resolve_neg() if scores.dtype == torch.float32 else scores.detach().to(torch.float32)
+    return scores.contiguous()
+
+
+def _reduced(weighted: torch.Tensor, reduction: str) -> torch.Tensor:
+    if reduction == "mean":
+        return weighted.mean()
+    return weighted.sum() if reduction == "sum" else weighted

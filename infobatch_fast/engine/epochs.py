@@ -10,7 +10,10 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 
 from . import ops
+from .checks import check_int
 from .chunks import Ids
+from .marks import KEPT, weights_of
+from .notices import Notices
 from .plan import Plan
 from .planner import Planner
 from .settings import Settings
@@ -68,7 +71,9 @@ class Epochs(ABC):
 
     Attributes:
         epoch: The current epoch: the number of its plan.
-        scored: Losses recorded since its plan was made; negative while losses of the plan before are on their way.
+        scored: Losses recorded since its plan was made, a batch whose losses came twice counting once; negative while losses of
+            the plan before are on their way.
+        late: Of the visits since its plan was made, how many may be late ones of a plan before and are not told apart.
         planned_samples, planned_kept: Sums over the plans made so far.
         saved_fraction: What the latest pruned plan saved; None before there is one that knew scores.
         running: The token of the iterations whose ids are those that will be trained on; None while there is none.
@@ -82,7 +87,8 @@ class Epochs(ABC):
 
     def __init__(self, planner: Planner) -> None:
         self.planner = planner
-        self.epoch = self.scored = self.planned_samples = self.planned_kept = 0
+        self.epoch = self.scored = self.late = self.planned_samples = self.planned_kept = 0
+        self.notices = Notices()
         self.saved_fraction: float | None = None
         self.running: object | None = None
         self.changing = threading.RLock()
@@ -93,6 +99,7 @@ class Epochs(ABC):
         self._was_loaded = False
         self._scored_before = 0  # losses of this plan that were recorded before it was taken up
         self._kept_when_saved = 0  # samples of this rank in a plan that is not taken up yet
+        self._last_planned = self._late_before = 0  # of the plan before, when the next one is made
 
     @property
     def settings(self) -> Settings:
@@ -168,11 +175,38 @@ class Epochs(ABC):
         """Whether the plan of the current epoch, which is about to be made, is a pruned one."""
         return self.settings.schedule.prunes(self.epoch)
 
-    def record(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor:
-        """Records a batch under the plan in force, which must be there; its weights, ``averaged``: divided by its size."""
-        weights = self.table.record(index, scores, averaged)
-        self.scored += index.numel()
-        return weights
+    @abstractmethod
+    def record(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool, again: bool) -> torch.Tensor:
+        """Records a batch under the plan in force, which must be there; its weights, ``averaged``: divided by its size.
+
+        Args:
+            index: int64 [B], contiguous, on the table's device.
+            scores: float32, the same.
+            averaged: Whether the weights are divided by B.
+            again: Whether it is the batch before once more, which is no further visit.
+        """
+
+    def weights(self, index: torch.Tensor, marks: torch.Tensor) -> torch.Tensor:
+        """What ``record`` would return for ids, int64 [B], that have these marks in the table: float32 [B]."""
+        return weights_of(marks, self.table.tiers)
+
+    def unkept(self, index: torch.Tensor) -> torch.Tensor:
+        """Those of the ids, int64 [B], that the plan in force does not keep, and that are not known to be late. Waits for the
+        device.
+        """
+        slots, marks, _ = self.table.look_up(index)
+        return index[(slots >= 0) & ((marks & KEPT) == 0)]
+
+    def check_epoch(self, epoch: int) -> int:
+        """The number of an epoch that a trainer selects.
+
+        Raises:
+            TypeError, ValueError: It is none.
+        """
+        epoch, num_epochs = check_int("epoch", epoch, 0, LAST_EPOCH), self.settings.schedule.num_epochs
+        if epoch >= num_epochs and not self.settings.lengths.is_endless:
+            self.notices.counted_from_one(epoch, num_epochs)
+        return epoch
 
     def progress(self) -> float:
         """Fraction of the run that is done, in [0, 1]."""
@@ -201,6 +235,10 @@ class Epochs(ABC):
             self.planned_kept += plan.kept
         if plan.pruned and plan.seen:
             self.saved_fraction = 1.0 - plan.kept / self.table.num_samples
+        (late, self._late_before), faults = (self._late_before, 0), self.planner.faults
+        (epoch, self._last_planned) = (self._last_planned, self.epoch)
+        if faults.unkept > late:
+            self.notices.unkept(faults.unkept, faults.unkept_id, epoch)
         return plan
 
     @property
@@ -219,6 +257,10 @@ class Epochs(ABC):
         """What a checkpoint notes of the plan in force, if there is one."""
         plan = self._plan
         return self._saved_plan if plan is None else SavedPlan(plan.pruned, plan.cutoffs, plan.thresholds, plan.seen)
+
+    def to_save(self) -> tuple[int, int, SavedPlan | None]:
+        """The epoch in which a restart goes on, and of that epoch the losses so far and the plan. May wait for the device."""
+        return self.epoch, max(0, self.scored), self.saved_plan()
 
     def load(self, epoch: int, scored: int, planned: tuple[int, int], saved_plan: SavedPlan | None) -> None:
         """Goes on with a checkpoint whose scores and marks are in the table already."""
@@ -251,6 +293,7 @@ class Epochs(ABC):
         self._move_to(self.epoch + 1)
 
     def _move_to(self, epoch: int) -> None:
+        self._late_before, self.late = self._late_before + self.late, 0
         self.epoch = epoch
         self.moves += 1
         self._plan = self._saved_plan = None

@@ -13,7 +13,7 @@ from .backlog import Backlog
 from .checks import check_int
 from .chunks import CHUNK, NOTHING, Chunk, Ids, read_chunks
 from .clock import Clock
-from .epochs import LAST_EPOCH, Epochs, Piece, Place, Reached, SavedPlan
+from .epochs import Epochs, Piece, Place, Reached, SavedPlan
 from .plan import Plan
 from .planner import Planner
 
@@ -53,7 +53,7 @@ class Flow(Epochs):
 
     def select(self, epoch: int) -> None:
         """``set_epoch``: the trainer begins another epoch, by its own count. It neither selects nor drops a plan."""
-        self._clock.mark(check_int("epoch", epoch, 0, LAST_EPOCH))
+        self._clock.mark(self.check_epoch(epoch))
 
     def prunes_next(self) -> bool:
         """Whether a plan that begins here is a pruned one: by the trainer's epoch, which is that of the first index."""
@@ -132,14 +132,29 @@ class Flow(Epochs):
         super().begin_anew()
         self._clock.begin_anew()
 
-    def record(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool) -> torch.Tensor:
+    def record(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool, again: bool) -> torch.Tensor:
         """Records a batch, of which some losses may be late ones of the plan before."""
         with self.changing:  # a loader may make the next plan in a thread of its own, and counts there what is on its way
             self.plan()
-            weights = self._backlog.record(index, scores, averaged)
-            self.scored += index.numel()
-            self._clock.done += index.numel()
+            weights = self._backlog.record(index, scores, averaged, again)
+            if not again:
+                self.scored += index.numel()
+                self._clock.done += index.numel()
+                if self._clock.done > self._clock.drawn > 0:
+                    self.notices.too_many(self._clock.done, self.epoch, self._clock.drawn)
         return weights
+
+    def weights(self, index: torch.Tensor, marks: torch.Tensor) -> torch.Tensor:
+        """As in ``Epochs``; late losses have those of their own plan."""
+        weights = super().weights(index, marks)
+        with self.changing:
+            late = self._backlog.late
+            return weights if late is None else late.weights(index, weights)
+
+    def unkept(self, index: torch.Tensor) -> torch.Tensor:
+        """As in ``Epochs``."""
+        late = self._backlog.late
+        return super().unkept(index if late is None else index[~late.expects(index)])
 
     def _begin(self, unit: int) -> object:
         self._go_back_together(self._clock.begin(runs=self.running is not None))
@@ -178,6 +193,8 @@ class Flow(Epochs):
         self.scored = -self._backlog.count
         # Losses that did not come and whose samples were visited all the same never will: a batch that was left out, for instance.
         self._clock.done = self._clock.drawn - self._backlog.count
+        if self._backlog.lost:
+            self.notices.never_came(self._backlog.lost, self.epoch)
         self._backlog.share()
         return plan
 

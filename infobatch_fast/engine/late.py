@@ -7,9 +7,10 @@ from typing import NamedTuple
 import torch
 
 from . import ops
-from .marks import VISITED, weights_of
+from .async_number import AsyncNumber
+from .marks import KEPT, VISITED, weights_of
 from .plan import Plan
-from .table import ScoreTable
+from .table import UNKEPT, UNKEPT_ID, ScoreTable
 
 
 class OnTheirWay(NamedTuple):
@@ -28,19 +29,27 @@ class OnTheirWay(NamedTuple):
 
 
 def look_behind(plan: Plan, table: ScoreTable, count: int) -> tuple[OnTheirWay, int]:
-    """The last samples of a plan of whose indices about ``count`` were not scored, and how many of them really were not.
+    """The samples of a plan, drawn to its end, of whose indices about ``count`` were not scored, and how many really were not.
 
-    Marks and tiers in the table are still those of the plan. Twice as many are looked at, as workers may hand out batches in
-    another order. What was visited among them is none, but for repeats at the end, whose first turn it was that marked them. The
-    host waits for the device, as it does anyway when the next plan is made.
+    Marks and tiers in the table are still those of the plan. Twice as many indices are looked at, as workers may hand out batches
+    in another order; where too few are found there, a loader holds samples back, and all of the plan is looked through. What was
+    visited is none, but for repeats at the end, whose first turn it was that marked them. The host waits for the device, as it
+    does anyway when the next plan is made.
     """
-    ids = plan.order(max(0, plan.length - 2 * count), plan.length)
+    first = max(0, plan.length - 2 * count)
+    ids = plan.order(first, plan.length)
     slots, marks, _ = table.look_up(ids)
-    position = torch.arange(plan.length - ids.numel(), plan.length, device=ids.device)
+    position = torch.arange(first, plan.length, device=ids.device)
     repeated = (position >= plan.available) & (position >= plan.length - count)
-    expected = (slots >= 0) & (((marks & VISITED) == 0) | repeated)
-    samples = OnTheirWay(torch.where(expected, ids, -1), weights_of(marks, table.tiers))
-    return samples, min(count, int(expected.sum()))
+    unvisited = (slots >= 0) & ((marks & VISITED) == 0)
+    found = int((unvisited | repeated).sum())
+    if found < count and first > 0:
+        ids = torch.cat([plan.unvisited(table.marks, 2 * count), ids[repeated]])
+        marks = table.look_up(ids).marks
+        found = ids.numel()
+    else:
+        ids = torch.where(unvisited | repeated, ids, -1)
+    return OnTheirWay(ids, weights_of(marks, table.tiers)), min(count, found)
 
 
 class LateLosses:
@@ -48,38 +57,83 @@ class LateLosses:
 
     Args:
         samples: Which may come in late.
-        count: How many losses are on their way. They are the next ones unless workers reorder batches, so that twice as many
-            are looked at, and then none any more.
+        count: How many losses are on their way. They are the next ones unless workers reorder batches.
     """
 
     @torch.inference_mode(False)  # the next losses, which are written in here, may come outside of it
     def __init__(self, samples: OnTheirWay, count: int) -> None:
-        self.samples, self.count = samples, count
-        self.window = 2 * count  # losses that are still looked at
+        self.count = count
+        self._samples = samples
         # By id; the same one may be on its way under two plans, and the older stands first. One entry more, above all ids, is
         # where a search ends that finds nothing.
         end = torch.full((1,), ops.MAX_SAMPLES, dtype=torch.int64, device=samples.ids.device)
-        self._ids, by_id = torch.cat([samples.ids, end]).sort(stable=True)
-        self._weights = torch.cat([samples.weights, torch.ones(1, dtype=torch.float32, device=end.device)])[by_id]
-        self._came = ((self._ids < 0) | (self._ids == ops.MAX_SAMPLES)).long()
+        self._ids, self._by_id = torch.cat([samples.ids, end]).sort(stable=True)
+        self._weights = torch.cat([samples.weights, torch.ones(1, dtype=torch.float32, device=end.device)])[self._by_id]
+        # In which call an entry came, from 1; 0: it has not come. What is none came before all of them.
+        self._came = -((self._ids < 0) | (self._ids == ops.MAX_SAMPLES)).long()
+        self._calls = 0
+        self._left = AsyncNumber()
 
-    def record(self, table: ScoreTable, index: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """What ``table.record`` does, for a batch that may hold late losses: weights float32 [B]. Does not wait for the device."""
+    def record(self, table: ScoreTable, index: torch.Tensor, scores: torch.Tensor, again: bool = False) -> torch.Tensor:
+        """What ``table.record`` does, for a batch that may hold late losses: weights float32 [B]. Does not wait for the device.
+
+        ``again``: it is the batch of the call before.
+        """
         slots, marks, _ = table.look_up(index)
+        faults = table.faults.clone()
         weights = table.record(index, scores)
+        if not again:
+            self._calls += 1
+            self.count = max(0, self.count - index.numel())
+        came = (self._came != 0) & (self._came != self._calls)
+        entry, late, first, many = self._find(index, came)
+        end = self._ids.numel() - 1
+        # A sample may come late and be a visit of the new plan in one batch.
+        visits = torch.zeros_like(self._came).scatter_add(0, first.clamp(max=end), (many & ~late).long())
+        _unmark(table.marks.data, slots, late & (visits[first.clamp(max=end)] == 0) & ((marks & VISITED) == 0))
+        self._came[entry] = self._calls
+        self._came[end] = -1
+        _correct_unkept(table, faults, index, ~late & (slots >= 0) & ((marks & KEPT) == 0))
+        if self.count == 0:
+            self._left.ask((self._came == 0).sum())
+        return torch.where(late, self._weights[entry], weights)
+
+    def weights(self, index: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Those of a batch that comes next, or came last, where ``weights`` are by the plan in force: float32 [B]."""
+        entry, late, _, _ = self._find(index, (self._came != 0) & (self._came != self._calls))
+        return torch.where(late, self._weights[entry], weights)
+
+    def expects(self, index: torch.Tensor) -> torch.Tensor:
+        """Whether losses of a batch that comes next are late: bool [B]."""
+        return self._find(index, self._came != 0)[1]
+
+    def outstanding(self) -> OnTheirWay:
+        """What has not come, in its order. Waits for the device."""
+        is_left = torch.empty_like(self._came).scatter_(0, self._by_id, (self._came == 0).long())[:-1].bool()
+        return OnTheirWay(self._samples.ids[is_left], self._samples.weights[is_left])
+
+    def all_came(self) -> bool:
+        """Whether it is known that none is left."""
+        return self.count == 0 and self._left.number() == 0
+
+    def _find(self, index: torch.Tensor, came: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Entries of ids, the last one for those not late; whether they are late; their first entries; whether there are any."""
         first = torch.searchsorted(self._ids, index)
         behind = torch.searchsorted(self._ids, index, right=True)
-        came = torch.nn.functional.pad(self._came.cumsum(0), (1, 0))
-        entry = first + came[behind] - came[first] + _occurrence(index)  # the entries of an id are used up from the first one on
-        late, end = entry < behind, self._ids.numel() - 1
-        # A sample may come late and be a visit of the new plan in one batch.
-        visits = torch.zeros_like(self._came).scatter_add(0, first.clamp(max=end), ((behind > first) & ~late).long())
-        _unmark(table.marks.data, slots, late & (visits[first.clamp(max=end)] == 0) & ((marks & VISITED) == 0))
-        entry = torch.where(late, entry, end)
-        self._came[entry] = 1
-        self.count = max(0, self.count - index.numel())
-        self.window -= index.numel()
-        return torch.where(late, self._weights[entry], weights)
+        before = torch.nn.functional.pad(came.cumsum(0), (1, 0))
+        used = before[behind] - before[first]  # entries of an id are used up from the first one on
+        entry = first + used + _occurrence(index)
+        late = entry < behind
+        return torch.where(late, entry, self._ids.numel() - 1), late, first, behind > first
+
+
+def _correct_unkept(table: ScoreTable, before: torch.Tensor, index: torch.Tensor, unkept: torch.Tensor) -> None:
+    """Counts those that are ``unkept``, bool [B], where ``record`` has counted late losses among them."""
+    if not index.numel():
+        return
+    any_id = index[unkept.long().argmax()]
+    table.faults[UNKEPT] = before[UNKEPT] + unkept.sum()
+    table.faults[UNKEPT_ID] = torch.where(unkept.any(), any_id, before[UNKEPT_ID])
 
 
 def _occurrence(index: torch.Tensor) -> torch.Tensor:

@@ -286,12 +286,11 @@ class Recorder:
         self._ordinal = _where(scores)[0]
         self._record = _core.Recorder(self._ordinal, shard, *pointers, momentum).record
 
-    def __call__(
-        self, index: torch.Tensor, scores: torch.Tensor, averaged: bool = False, visits: bool = True
-    ) -> torch.Tensor:
+    def __call__(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool = False, visits: bool = True) -> torch.Tensor:
         """Weights, float32 [B], of ids int64 [B], whose float32 scores are recorded; ``averaged``: weights / B.
 
-        ``visits``: the samples were trained on, which is marked, and counted as a fault where the plan does not keep them. All tensors are contiguous and on the table's device. Scores may be part of an autograd graph: it is not added to.
+        ``visits``: the samples were trained on, which is marked, and counted as a fault where the plan does not keep them. All
+        tensors are contiguous and on the table's device. Scores may be part of an autograd graph: it is not added to.
         """
         weights = torch.empty_like(scores)
         index_at, scores_at, weights_at = index.data_ptr(), scores.data_ptr(), weights.data_ptr()

@@ -15,7 +15,8 @@ class Plan:
 
     Attributes:
         length: Indices that this rank yields.
-        available: Those of them that are this rank's own, in their order; positions behind it repeat the order's start.
+        own: Samples that this rank keeps.
+        available: Those indices that are this rank's own, in their order; positions behind it repeat the order's start.
         restored: The plan goes on after a restart, without the samples that were visited before.
         directory: What ``epoch_order`` points into; held, as the planner may be replaced by one of a larger data set.
         version: Of the directory, while this plan is what is written there.
@@ -29,6 +30,7 @@ class Plan:
     thresholds: tuple[float, ...]
     seen: int
     kept: int
+    own: int
     available: int
     length: int
     tier_sizes: tuple[int, ...]
@@ -56,6 +58,13 @@ class Plan:
                     "iteration after set_epoch() or load_state_dict()"
                 )
             return self._order(start, stop)
+
+    def unvisited(self, marks: torch.Tensor, most: int) -> torch.Tensor:
+        """The last ``most`` samples of this rank that are not visited by ``marks``, in their order: int64. Waits for the device."""
+        with self.directory.lock:
+            remaining = ops.BitDirectory(ops.mark_remaining(self.epoch_order, self.own, marks))
+            left = int(remaining.build()[0])
+            return ops.order(self.epoch_order, remaining, max(0, left - most), left, self.device)
 
     def _order(self, start: int, stop: int) -> torch.Tensor:
         own = min(stop, self.available)

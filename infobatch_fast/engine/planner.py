@@ -15,7 +15,7 @@ from . import ops
 from .plan import Plan
 from .ranks import Ranks
 from .settings import Settings
-from .table import NEVER, ScoreTable, Thresholds
+from .table import NEVER, NO_FAULTS, Faults, ScoreTable, Thresholds
 
 
 class _Report(NamedTuple):
@@ -24,20 +24,20 @@ class _Report(NamedTuple):
     Attributes:
         seen: Seen samples of all ranks.
         counts: As ``BitDirectory.build`` returns them.
-        faults: As in ``ScoreTable``.
+        faults: What it has counted since the last plan.
         where: Epoch and whether it is restored, where there are several ranks.
         levels: The thresholds, descending, padded with -inf.
     """
 
     seen: int
     counts: tuple[int, ...]
-    faults: tuple[int, ...]
+    faults: Faults
     where: tuple[int, ...]
     levels: tuple[float, ...]
 
     @classmethod
     def of(cls, numbers: tuple[Any, ...]) -> _Report:
-        return cls(numbers[0], numbers[1:10], numbers[10:14], numbers[14:-3], numbers[-3:])
+        return cls(numbers[0], numbers[1:10], Faults(*numbers[10:16]), numbers[16:-3], numbers[-3:])
 
     @property
     def kept(self) -> int:
@@ -54,11 +54,15 @@ class Planner:
     Args:
         table: Scores and marks; a plan is written into the marks.
         settings: What the run was asked for.
+
+    Attributes:
+        faults: What the device has counted between the last two plans.
     """
 
     table: ScoreTable
     settings: Settings
     directory: ops.BitDirectory = field(init=False)
+    faults: Faults = field(init=False, default=NO_FAULTS)
 
     def __post_init__(self) -> None:
         self.directory = ops.BitDirectory(self.table.marks, self.table.num_slots)
@@ -163,6 +167,7 @@ class Planner:
             raise ValueError(f"policy: thresholds() of {self.settings.policy!r} must return descending values, got {here.levels}")
         if any(here.faults):
             table.faults.zero_()
+        self.faults = here.faults
         totals = [sum(each) for each in zip(*(report.counts for report in reports), strict=True)]
         tiers = 1 + sum(level > NEVER for level in here.levels)
 
@@ -180,6 +185,7 @@ class Planner:
             thresholds=tuple(level for level in reversed(here.levels) if level > NEVER),
             seen=here.seen,
             kept=totals[0],
+            own=here.kept,
             available=available[ranks.rank],
             length=min(available) if self.settings.drop_last else max(available),
             tier_sizes=tuple(totals[1 : 1 + tiers]),
@@ -201,7 +207,7 @@ class Planner:
             parts += [torch.full((1,), number, dtype=torch.int64, device=counts.device) for number in (epoch, int(restored))]
         packed = torch.cat([part.view(torch.uint8) for part in (*parts, thresholds.values)])
         rows = self.ranks.gather(packed).cpu().numpy()
-        layout = "14q3f" if self.ranks.num_replicas == 1 else "16q3f"
+        layout = "16q3f" if self.ranks.num_replicas == 1 else "18q3f"
         return [_Report.of(struct.unpack("<" + layout, row.tobytes())) for row in rows]
 
     def _check_ranks(self, reports: list[_Report], epoch: int) -> None:

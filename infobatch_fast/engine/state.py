@@ -48,7 +48,8 @@ def _row_checks(table: ScoreTable) -> torch.Tensor:
 
 
 def _pack_unchecked(epochs: Epochs) -> dict[str, Any]:
-    saved, table, settings, ranks = epochs.saved_plan(), epochs.table, epochs.settings, epochs.table.ranks
+    epoch, scored, saved = epochs.to_save()
+    table, settings, ranks = epochs.table, epochs.settings, epochs.table.ranks
     levels = list(reversed(saved.thresholds)) if saved else []
     rows, first_row = rows_of(table.num_samples), table.first_slot // ops.ROW_SLOTS
     state = epochs.more_state() | {
@@ -58,8 +59,8 @@ def _pack_unchecked(epochs: Epochs) -> dict[str, Any]:
         "seed": settings.seed,
         "shuffle": settings.shuffle,
         "shard": settings.shard,
-        "epoch": epochs.epoch,
-        "scored": max(0, epochs.scored) * ranks.num_replicas,
+        "epoch": epoch,
+        "scored": scored * ranks.num_replicas,
         "planned_samples": epochs.planned_samples,
         "planned_kept": epochs.planned_kept,
         "planned": saved is not None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -40,12 +40,35 @@ def memory_for(num_samples: int, ranks: Ranks, protects: bool, device: torch.dev
         ) from error
 
 
+class Faults(NamedTuple):
+    """What a device has counted, on the host; csrc/backends.h has the same order.
+
+    Attributes:
+        non_finite: Scores that were NaN or infinite.
+        out_of_range, foreign: Ids of no sample, and of samples that other ranks own.
+        unkept: Visits of samples that the plan does not keep.
+        bad_id: One of those that are out of range or foreign.
+        unkept_id: One of those that are not kept.
+    """
+
+    non_finite: int
+    out_of_range: int
+    foreign: int
+    unkept: int
+    bad_id: int
+    unkept_id: int
+
+
+NO_FAULTS = Faults(0, 0, 0, 0, 0, 0)
+UNKEPT, BAD_ID, UNKEPT_ID = (Faults._fields.index(name) for name in ("unkept", "bad_id", "unkept_id"))
+
+
 class LookedUp(NamedTuple):
     """What the table knows of some samples. All stay on its device."""
 
     slots: torch.Tensor  # int64 [B], -1 for an id that is bad or that another rank owns
     marks: torch.Tensor  # uint8 [B]
-    faults: torch.Tensor  # int64 [4], bad ids among these, counted as in ``ScoreTable.faults``
+    faults: torch.Tensor  # bad ids among these, counted as in ``ScoreTable.faults``
 
 
 class Thresholds(NamedTuple):
@@ -72,7 +95,7 @@ class ScoreTable:
         scores: float32 [n], by slot; NaN = unseen.
         marks: uint8, the marks of csrc/core/marks.h, padded to whole blocks.
         protect: uint8 [rows], a bit for each slot that is never pruned; None where there is none.
-        faults: int64 [4], counted by the device: non-finite scores, ids out of range, ids of other ranks, one such id.
+        faults: int64 [6], counted by the device since the last plan: ``Faults``.
         tiers: Cutoffs and weights of the plan that made the marks; whoever writes those writes these.
         record: Stores scores and returns weights, under the plan in force. As a captured CUDA graph of it holds the addresses of
             scores, marks, faults and tiers, these tensors are written and never replaced.
@@ -90,7 +113,7 @@ class ScoreTable:
         self.shard = ops.Shard(self.deal, self.first_slot, self.num_slots)
         self.scores = ops.empty_table(self.num_slots, torch.float32, device).fill_(math.nan)
         self.marks = ops.empty_table(ops.mark_bytes(self.num_slots), torch.uint8, device).zero_()
-        self.faults = torch.zeros(4, dtype=torch.int64, device=device)
+        self.faults = _no_faults(device)
         self.tiers = ops.empty_tiers(device)
         self.record = ops.Recorder(self.shard, self.scores, self.marks, self.faults, self.tiers, momentum)
         self.protect: torch.Tensor | None = None
@@ -126,7 +149,7 @@ class ScoreTable:
 
     def look_up(self, ids: torch.Tensor) -> LookedUp:
         """Slots and marks of sample ids, int64 [B] on the table's device. Bad ids are told, and not added to ``faults``."""
-        faults = torch.zeros(4, dtype=torch.int64, device=self.device)
+        faults = _no_faults(self.device)
         return LookedUp(*ops.look_up(self.shard, self.marks, faults, ids), faults)
 
     def slots_of(self, ids: torch.Tensor) -> torch.Tensor:
@@ -164,20 +187,24 @@ class ScoreTable:
         values[:1].fill_(value)  # by a kernel: a tensor made of a list would be copied, and the host would wait
         return Thresholds(values, seen)
 
-    def raise_bad_indices(self, faults: Sequence[int], rank: int | None = None) -> None:
+    def read_faults(self) -> Faults:
+        """What the device has counted. Waits for it."""
+        return Faults(*self.faults.tolist())
+
+    def raise_bad_indices(self, faults: Faults, rank: int | None = None) -> None:
         """Raises what a device has counted, once: the counts of bad indices start again from zero.
 
         Args:
-            faults: The four numbers of ``faults``, on the host.
+            faults: What it has counted.
             rank: Whose they are; None is this rank.
 
         Raises:
             IndexError: ``update`` got ids that are out of range, or that another rank owns.
         """
-        _, out_of_range, foreign, example = faults
+        out_of_range, foreign, example = faults.out_of_range, faults.foreign, faults.bad_id
         if out_of_range == 0 and foreign == 0:
             return
-        self.faults[1:].zero_()  # not the count of non-finite scores
+        self.faults[1:3].zero_()
         named = f", for instance {example}" if (0 <= example < self.num_samples) == (out_of_range == 0) else ""
         if out_of_range:
             others = f" (and {foreign} samples of other ranks)" if foreign else ""
@@ -191,3 +218,7 @@ class ScoreTable:
             f"other ranks own{named}; their losses were not recorded. Usually a trainer has sharded the sampler a "
             "second time: turn that off (Lightning: use_distributed_sampler=False), and gather no losses across ranks"
         )
+
+
+def _no_faults(device: torch.device) -> torch.Tensor:
+    return torch.zeros(ops.NUM_FAULTS, dtype=torch.int64, device=device)

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from infobatch_fast import InfoBatch
-from support.runs import half_pruned
+from support.runs import ARBITRARY, half_pruned
+
+pytestmark = ARBITRARY
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # the compiler's own, at its import

@@ -9,7 +9,9 @@ import torch
 
 from infobatch_fast import InfoBatch, MeanThreshold, NoPruning, QuantileTiers, RandomPruning
 from infobatch_fast.policy import Policy
-from support.runs import kept_set, record, record_all
+from support.runs import ARBITRARY, kept_set, record, record_all
+
+pytestmark = ARBITRARY
 
 ALL_SIZES = (1, 2, 7, 10, 33, 1000, 4097, 100_003)
 

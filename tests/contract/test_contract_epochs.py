@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from infobatch_fast import InfoBatch
-from support.runs import kept_set, loss_of, order, pruner_of, record, record_all, snapshot, train
+from support.runs import ARBITRARY, kept_set, loss_of, order, pruner_of, record, record_all, snapshot, train
+
+pytestmark = ARBITRARY
 
 # ---- len ----
 

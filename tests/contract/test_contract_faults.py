@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from infobatch_fast import InfoBatch
-from support.runs import half_pruned, order, record, record_all, snapshot, train
+from support.runs import ARBITRARY, half_pruned, order, record, record_all, snapshot, train
+
+pytestmark = ARBITRARY
 
 BAD_INDICES = [1000, -1, 1 << 40, (1 << 63) - 1, -(1 << 63), 1007]
 

@@ -12,7 +12,9 @@ import torch
 
 from infobatch_fast import InfoBatch
 from infobatch_fast import sampler as sampler_module
-from support.runs import order, pruner_of, record, record_all, snapshot, train
+from support.runs import ARBITRARY, order, pruner_of, record, record_all, snapshot, train
+
+pytestmark = ARBITRARY
 
 # ---- when a plan is made ----
 

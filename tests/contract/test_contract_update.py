@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from infobatch_fast import InfoBatch
-from support.runs import half_pruned, record, snapshot
+from support.runs import ARBITRARY, half_pruned, record, snapshot
+
+pytestmark = ARBITRARY
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 

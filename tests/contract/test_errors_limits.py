@@ -12,7 +12,9 @@ import torch
 from infobatch_fast import InfoBatch
 from infobatch_fast.engine.epochs import LAST_EPOCH
 from support.refusals import raises
-from support.runs import record_all, snapshot
+from support.runs import ARBITRARY, record_all, snapshot
+
+pytestmark = ARBITRARY
 
 
 def at_the_end(device: torch.device) -> InfoBatch:

@@ -14,7 +14,9 @@ from support.oracle import Oracle, Rule
 from support.ranks import needs_gloo, own_ids, run_ranks
 from support.refusals import INTS, raises
 from support.restarts import BATCH, restored, run_of, saved
-from support.runs import loss_of, record, record_all, snapshot, train
+from support.runs import ARBITRARY, loss_of, record, record_all, snapshot, train
+
+pytestmark = ARBITRARY
 
 MOMENTA = [0.9, 0.5, 1 / 3, 0.999, 2**-30, 1 - 2**-53, 1e-320]
 

@@ -11,7 +11,9 @@ from torch.nn.parameter import UninitializedParameter
 
 from infobatch_fast import InfoBatch
 from support.refusals import in_mid_epoch, raises
-from support.runs import snapshot
+from support.runs import ARBITRARY, snapshot
+
+pytestmark = ARBITRARY
 
 
 @pytest.fixture

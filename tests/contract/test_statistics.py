@@ -15,6 +15,9 @@ import torch
 from infobatch_fast import InfoBatch, QuantileTiers, RandomPruning
 from infobatch_fast.engine import ops
 from support.oracle import float32
+from support.runs import ARBITRARY
+
+pytestmark = ARBITRARY
 
 ALARM = 1e-6
 

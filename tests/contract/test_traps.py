@@ -14,7 +14,9 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Subset
 
 from infobatch_fast import InfoBatch, MeanThreshold, with_index
-from support.runs import kept_set, loss_of, order, record, record_all, train
+from support.runs import ARBITRARY, kept_set, loss_of, order, record, record_all, train
+
+pytestmark = ARBITRARY
 
 
 class Squares(Dataset[torch.Tensor]):

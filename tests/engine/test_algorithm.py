@@ -12,6 +12,9 @@ from infobatch_fast.engine import ops
 from infobatch_fast.engine.schedule import Schedule
 from support.compare import RULES, SCORES, assert_same_decisions, bits, feed, make_scores, policy_of, seen_of
 from support.oracle import Oracle, Rule, cutoff, float32, prunes, weight
+from support.runs import ARBITRARY
+
+pytestmark = ARBITRARY
 
 SIZES = [1, 2, 7, 8, 9, 31, 32, 33, 63, 64, 65, 127, 128, 129, 511, 512, 513, 1023, 1024, 1025, 5003]
 SETTINGS = list(itertools.product((0, 2**64 - 1), (0, 1, 2**32 - 1), (True, False)))  # seed, epoch, shuffle

@@ -15,6 +15,9 @@ import pytest
 import torch
 
 from support.fuzz import fuzz_arguments, fuzz_states, fuzz_threads
+from support.runs import ARBITRARY
+
+pytestmark = ARBITRARY
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
 

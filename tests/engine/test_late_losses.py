@@ -9,6 +9,9 @@ import torch
 from infobatch_fast import InfoBatch
 from infobatch_fast.engine.late import LateLosses, OnTheirWay, look_behind
 from support.flows import Made, Trainer, ahead, first_difference, plans  # noqa: F401
+from support.runs import ARBITRARY
+
+pytestmark = ARBITRARY
 
 SIZE = 203
 

@@ -14,7 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from infobatch_fast import InfoBatch
 from support.compare import RULES, assert_same_decisions, bits, policy_of
 from support.life import DELTA, NUM_EPOCHS, WARMUP, Life
-from support.runs import snapshot
+from support.runs import ARBITRARY, snapshot
+
+pytestmark = ARBITRARY
 
 ODD_LOSSES = [math.nan, math.inf, -math.inf, 3.5e38, -1e39, 1e300, 1e-50, -0.0, 0.0, 3.4e38, 2.0**-149, 1e-12]
 LOSSES = st.sampled_from(ODD_LOSSES) | st.floats(-10, 100)

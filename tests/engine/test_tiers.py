@@ -10,7 +10,9 @@ import torch
 from infobatch_fast import InfoBatch, MeanThreshold, QuantileTiers
 from infobatch_fast.engine import ops
 from support.policies import Alternating
-from support.runs import half_pruned, loss_of, record_all
+from support.runs import ARBITRARY, half_pruned, loss_of, record_all
+
+pytestmark = ARBITRARY
 
 
 def addresses(pruner: InfoBatch) -> list[int]:

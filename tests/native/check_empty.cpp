@@ -58,6 +58,7 @@ void check_record_without_slots(int threads) {
                   .marks = nullptr,
                   .faults = faults.on(side),
                   .tiers = tiers.on(side),
+                  .visits = true,
                   .share = 2,
                   .momentum = 0.5,
                   .index = index.on(side),
@@ -71,7 +72,7 @@ void check_record_without_slots(int threads) {
   });
   slots.expect_same("look_up");
   found.expect_same("look_up");
-  faults.expect_same("look_up", kLastBadIndex);
+  faults.expect_same("look_up", kFaultCounts);
   report::expect("record", "all ids of an empty shard are bad",
                  faults.host()[kForeign] == 4 && faults.host()[kOutOfRange] == 2);
 }

@@ -5,9 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import pytest
 import torch
 
 from infobatch_fast import InfoBatch
+
+# For tests that hand over ids as no loader would, or select epochs as no trainer would: what is noticed then is no fault there.
+ARBITRARY = pytest.mark.filterwarnings(
+    r"ignore:(index. \d+ losses came of|update got \d+ losses|set_epoch.\d+. is behind the last)"
+)
 
 
 def loss_of(index: torch.Tensor, epoch: int = 0) -> torch.Tensor:

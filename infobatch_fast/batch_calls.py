@@ -1,0 +1,150 @@
+"""What a training step calls: losses go in, weights come back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Literal, overload
+
+import torch
+
+from .engine.checks import Index, check_choice, check_index, check_values
+from .engine.engine import Engine
+from .engine.odd import explain_odd, refuse_odd
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+class BatchCalls:
+    """The methods of ``InfoBatch`` that take the indices of a batch."""
+
+    engine: Engine
+
+    def update(
+        self,
+        index: Index,
+        losses: torch.Tensor,
+        *,
+        scores: torch.Tensor | None = None,
+        reduction: Literal["mean", "sum", "none"] = "mean",
+    ) -> torch.Tensor:
+        """Records the losses of a batch as its samples' scores, and returns the weighted loss to call ``backward`` on.
+
+        mean: sum(weight * loss) / B, the plain batch mean of the weighted losses, as in the paper; weights are not normalised.
+        A policy's ``momentum`` m makes scores moving averages: m * old + (1 - m) * new for samples that have one.
+
+        Args:
+            index: Sample indices, int64 [B] (other integer dtypes, lists and a single int are converted). They may be on the CPU
+                where the table is on a GPU. Where an index occurs twice, its later score counts.
+            losses: Per-sample losses, float16, bfloat16, float32 or float64 [B], on the pruner's device; not changed.
+            scores: What to remember instead of the losses, [B] of any floating dtype. Kept as float32; non-finite ones are
+                counted and not kept.
+            reduction: "mean" or "sum" over the batch, or "none".
+
+        Returns:
+            The weighted loss, differentiable with respect to ``losses``: a scalar, or [B] for "none". float32, or float64 for
+            float64 losses.
+
+        Raises:
+            TypeError: A wrong dtype or type.
+            ValueError: A wrong shape, device or reduction.
+            RuntimeError: Gradients are off, or a trainer validates: ``record`` takes scores there. Or the index is on the CPU while
+                a CUDA graph is captured.
+            IndexError: With ``check="sync"``: an index is out of range or belongs to another rank; nothing was recorded.
+        """
+        check_choice("reduction", reduction, REDUCTIONS)
+        self.engine.check_trains()
+        try:
+            if scores is None:
+                return self.engine.update(index, self._checked(index, losses=losses), losses, losses, reduction)
+            checked = self._checked(index, losses=losses, scores=scores)
+            if losses.layout is not torch.strided:  # else it would fail behind the recording
+                refuse_odd(losses=losses)
+            return self.engine.update(index, checked, losses, scores, reduction)
+        except Exception:  # looked for here and not before, as it would cost each step time
+            explain_odd(index=index, losses=losses, scores=scores)
+            raise
+
+    def weigh(self, index: Index, losses: torch.Tensor, reduction: Literal["mean", "sum", "none"] = "mean") -> torch.Tensor:
+        """The weighted loss that ``update`` would return, and nothing is recorded: for a second loss of a batch.
+
+        Each sample's losses must be multiplied by its own weight, so this is for SAM's first pass, mixup's partner, auxiliary
+        heads and gradient penalties. One ``update`` a batch, before or after, says that its samples were trained on.
+
+        Args:
+            index: Sample indices, as in ``update``.
+            losses: Per-sample losses, as in ``update``.
+            reduction: "mean" or "sum" over the batch, or "none".
+
+        Returns:
+            As ``update``.
+
+        Raises:
+            TypeError, ValueError: As ``update``.
+        """
+        check_choice("reduction", reduction, REDUCTIONS)
+        try:
+            return self.engine.weigh(self._checked(index, losses=losses), losses, reduction)
+        except Exception:
+            explain_odd(index=index, losses=losses)
+            raise
+
+    def record(self, index: Index, scores: torch.Tensor) -> None:
+        """Records scores and nothing else: the samples do not count as trained on, and gradients may be off.
+
+        For passes that score samples without training on them, and for scores that come later than the loss. They count in the next
+        plan that is made, blended by the policy's ``momentum``.
+
+        Args:
+            index: Sample indices, as in ``update``: of this rank.
+            scores: What to remember, [B] of any floating dtype, on the pruner's device. Non-finite ones are counted and not kept.
+
+        Raises:
+            TypeError, ValueError, IndexError: As ``update``.
+        """
+        try:
+            self.engine.record(self._checked(index, scores=scores), scores)
+        except Exception:
+            explain_odd(index=index, scores=scores)
+            raise
+
+    def weights(self, index: Index) -> torch.Tensor:
+        """Weights of samples under the current plan, float32 [B] on the pruner's device. Nothing is recorded.
+
+        Args:
+            index: Sample indices, as in ``update``.
+        """
+        refuse_odd(index=index)
+        return self.engine.weights_now(check_index(index, self.engine.device))
+
+    @overload
+    def is_kept(self, index: int) -> bool: ...
+    @overload
+    def is_kept(self, index: torch.Tensor | Sequence[int]) -> torch.Tensor: ...
+    def is_kept(self, index: Index) -> torch.Tensor | bool:
+        """Whether the current plan keeps samples; for streams, which are filtered by their samples' ids.
+
+        Args:
+            index: Sample indices, as in ``update``.
+
+        Returns:
+            bool [B] on the pruner's device, or a Python bool for a single int. Samples of other ranks are not kept here.
+        """
+        kept = self.engine.is_kept(index)
+        return bool(kept[0]) if isinstance(index, Integral) else kept
+
+    def scores(self, index: Index | None = None) -> torch.Tensor:
+        """Scores as the table holds them, float32 on the pruner's device; NaN for unseen samples and those of other ranks.
+
+        Args:
+            index: Sample indices, as in ``update``; None is all N, in their order.
+        """
+        return self.engine.scores(index)
+
+    def _checked(self, index: Index, **values: torch.Tensor) -> torch.Tensor:
+        """``index`` as int64 [B] on the pruner's device, if all ``values`` fit it."""
+        device = self.engine.device
+        checked = check_index(index, device)
+        for name, each in values.items():
+            check_values(name, each, checked, device)
+        return checked

@@ -1,0 +1,76 @@
+"""What cannot be right in the program around a pruner, though nothing fails: each kind is told once, with what to write instead."""
+
+from __future__ import annotations
+
+import warnings
+
+
+class Notices:
+    """Warnings of one pruner. Each method is a kind of mistake, and tells of the first case alone."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def unkept(self, count: int, example: int, epoch: int) -> None:
+        """Losses came of samples that the plan does not keep."""
+        self._tell("unkept", unkept_samples(count, example, epoch))
+
+    def too_many(self, count: int, epoch: int, most: int) -> None:
+        """More losses came than samples were to be visited."""
+        self._tell(
+            "too many",
+            f"update got {count} losses in epoch {epoch}, and {most} samples are visited in it: pruner.progress, and with it "
+            "EpochProgressLR, runs ahead. For a second loss of a batch (SAM, several heads, mixup) call weigh(index, losses), "
+            "which records nothing; give a sample of several rows one loss (docs/losses.md); and see that no two workers of a "
+            "stream read the same samples",
+        )
+
+    def skipped(self, count: int, yielded: int, epoch: int) -> None:
+        """After a restart the first samples of what was left were not trained on."""
+        self._tell(
+            "skipped",
+            f"after load_state_dict the sampler yielded the {yielded} samples that were left of epoch {epoch}, and {count} of "
+            "them, the first ones, brought no loss: the loop skipped batches that had been left out already. Write no "
+            "skip_first_batches and no `if step < resumed: continue`, as the pruner goes on where it was",
+        )
+
+    def sharded(self, rank: int, num_replicas: int, came: int, yielded: int, epoch: int) -> None:
+        """A rank trained on one in ``num_replicas`` of what its sampler yielded."""
+        self._tell(
+            "sharded",
+            f"rank {rank} of {num_replicas} trained on {came} of the {yielded} samples that its sampler yielded in epoch {epoch}: "
+            "something shards the sampler a second time. With accelerate use infobatch_fast.integrations.accelerate.prepare("
+            "accelerator, loader); elsewhere turn the trainer's sharding off",
+        )
+
+    def never_came(self, count: int, epoch: int) -> None:
+        """Losses of the plan before the last have not come."""
+        self._tell(
+            "never came",
+            f"{count} samples of the plans before plan {epoch - 1} were drawn and brought no loss until plan {epoch} was made: if "
+            "they still come, plans later than that weigh them by their own. A batch that the loop left out does no harm; a loader "
+            "that groups samples should hand its groups out at least once in a pass over the data",
+        )
+
+    def counted_from_one(self, epoch: int, num_epochs: int) -> None:
+        """An epoch was selected behind the last one."""
+        self._tell(
+            "counted from one",
+            f"set_epoch({epoch}) is behind the last epoch of num_epochs={num_epochs}, where nothing is pruned and schedules stand "
+            f"at their end: epochs count from 0 to {num_epochs - 1}. Pass epoch - 1, or construct InfoBatch with more epochs",
+        )
+
+    def _tell(self, kind: str, text: str) -> None:
+        if kind not in self._told:
+            self._told.add(kind)
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
+
+
+def unkept_samples(count: int, example: int, epoch: int) -> str:
+    """What is said of losses of samples that the plan does not keep, whether it is a warning or an error."""
+    return (
+        f"index: {count} losses came of samples that the plan of epoch {epoch} does not keep, for instance {example}: the loader "
+        "does not draw from the pruner's sampler, or its data set has other indices, so the weights are wrong and nothing is "
+        "saved. Pass DataLoader(with_index(dataset), sampler=pruner.sampler) without shuffle, and wrap the data set that the "
+        "sampler indexes: with_index(Subset(...)). To score samples without training on them call record(index, scores)"
+    )
