@@ -26,6 +26,7 @@ class DynamicEpochs(Epochs):
     def __init__(self, planner: Planner) -> None:
         super().__init__(planner)
         self._was_selected = False
+        self._counts_behind = False  # the trainer, after a restart
         self._exhausted = False  # an iteration of this epoch has come to its end
         self._yielded = 0  # by that iteration
         self._most = 0  # losses that this epoch may have
@@ -45,11 +46,13 @@ class DynamicEpochs(Epochs):
     def _select(self, epoch: int, by_trainer: bool) -> None:
         """Moves to ``epoch``; after a restart not backwards.
 
-        Then there are two kinds of trainers. One counts from 0 again, and means the next epoch: so an iteration that has come to
-        its end stays over. The other spins through past epochs and takes a batch of each, whose loaders may read one to its end:
+        Then there are two kinds of trainers. One counts from an earlier epoch, and means the next one each time: so an iteration
+        that has come to its end stays over, also where its count reaches the current epoch. The other spins through past epochs and takes a batch of each, whose loaders may read one to its end:
         no loss came of that, and the epoch is not over.
         """
-        if self._was_loaded and epoch < self.epoch:
+        is_behind = self._was_loaded and (epoch < self.epoch or (epoch == self.epoch and self._counts_behind))
+        self._counts_behind = is_behind and by_trainer
+        if is_behind:
             self._exhausted = self._exhausted and self.scored > self._scored_before
             return
         if epoch != self.epoch:
@@ -158,13 +161,15 @@ class DynamicEpochs(Epochs):
         return self.epoch + 1, 0, None
 
     def _is_done(self, plan: Plan) -> bool:
-        """Whether the epoch was trained on to its end; on all ranks alike, unless some losses came twice and others never."""
-        own = self.scored - self._scored_before - self.late
+        """Whether nothing is left of the epoch. Several ranks must say the same without asking, so they go by what came back."""
+        came = self.scored - self._scored_before
         if self._exhausted:
-            yielded, is_done = self._yielded, own >= self._yielded
+            yielded, is_told = self._yielded, came - self.late >= self._yielded
         else:  # nobody asks the sampler where a stream or another loader brings the samples
-            yielded, is_done = plan.length, own == plan.length and not self._has_begun
-        return is_done and yielded > 0 and count_unvisited(self.table.marks) <= max(0, plan.available - yielded)
+            yielded, is_told = plan.length, came - self.late == plan.length and not self._has_begun
+        if came < yielded or yielded == 0 or (self.planner.ranks.num_replicas > 1 and not is_told):
+            return False
+        return count_unvisited(self.table.marks) <= (max(0, plan.available - yielded) if is_told else 0)
 
     def more_state(self) -> dict[str, Any]:
         """Nothing."""

@@ -45,6 +45,7 @@ class Flow(Epochs):
         self._clock = Clock(planner.settings.lengths)
         self._backlog = Backlog(planner.table)
         self._began: _Began | None = None
+        self._unanswered = 0  # indices that were drawn, those of iterations that were broken off included, less losses
         self._position = 0  # in the plan, of the next index
         self._reader: Iterator[Chunk] | None = None
         self._chunk = NOTHING  # read and not yet drawn
@@ -140,8 +141,9 @@ class Flow(Epochs):
             if not again:
                 self.scored += index.numel()
                 self._clock.done += index.numel()
-                if self._clock.done > self._clock.drawn > 0:
-                    self.notices.too_many(self._clock.done, self.epoch, self._clock.drawn)
+                self._unanswered -= index.numel()
+                if self._unanswered < 0 < self._clock.drawn:
+                    self.notices.too_many(self._clock.done, self.epoch, self._clock.done + self._unanswered)
         return weights
 
     def weights(self, index: torch.Tensor, marks: torch.Tensor) -> torch.Tensor:
@@ -169,7 +171,7 @@ class Flow(Epochs):
         owed = self._backlog.owed
         if owed:
             taken, self._backlog.owed = owed[:count], owed[count:]
-            self._clock.drawn += len(taken)
+            self._count(len(taken))
             return np.array(taken)
         plan = self.plan()
         self._position = min(self._position, plan.length)
@@ -181,8 +183,12 @@ class Flow(Epochs):
             self._chunk = next(self._reader).ids
         ids, self._chunk = self._chunk[:count], self._chunk[count:]
         self._position += len(ids)
-        self._clock.drawn += len(ids)
+        self._count(len(ids))
         return ids
+
+    def _count(self, drawn: int) -> None:
+        self._clock.drawn += drawn
+        self._unanswered += drawn
 
     def _follow(self, before: Plan) -> Plan:
         """The plan of the next pass, made while losses of the one before are still on their way."""

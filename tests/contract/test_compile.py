@@ -66,6 +66,6 @@ def test_the_operator_passes_the_checks_of_torch_library(device: torch.device) -
     index = torch.tensor([1, 600], device=device)
     operator = torch.ops.infobatch_fast.record.default
     for averaged, weights in ((False, [2, 1]), (True, [1, 0.5])):
-        arguments = (pruner.engine._token, index, torch.ones(2, device=device), pruner.engine._handle, averaged)
+        arguments = (pruner.engine._token, index, torch.ones(2, device=device), pruner.engine._handle, averaged, True)
         assert set(torch.library.opcheck(operator, arguments).values()) == {"SUCCESS"}
         assert operator(*arguments).tolist() == weights

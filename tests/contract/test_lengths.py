@@ -15,7 +15,7 @@ from support.flows import BATCH, EPOCHS, SIZE, STEPS, Made, Trainer, ahead, cons
 from support.items import Items
 from support.loaders import WORKER_WARNINGS
 from support.refusals import raises
-from support.runs import loss_of, train
+from support.runs import ARBITRARY, loss_of, train
 
 # ---- constant ----
 
@@ -138,6 +138,7 @@ def test_an_epoch_that_is_broken_off_and_iterated_again_goes_on_and_loses_nothin
     follow(trainer, plans)
 
 
+@ARBITRARY
 def test_set_epoch_after_an_epoch_that_was_broken_off_begins_a_whole_one(device: torch.device, plans: list[Made]) -> None:  # noqa: F811
     pruner = constant(device)
     trainer = Trainer(pruner)

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infobatch_fast import InfoBatch
-from support.runs import loss_of, record
+from support.runs import ARBITRARY, loss_of, record
+
+pytestmark = ARBITRARY
 
 EPOCHS, BATCH, STEPS = 9, 8, 5
 

@@ -130,8 +130,9 @@ void check_record(const Case& c, const Twin<float>& scores, const Twin<std::uint
   const Twin<std::int64_t> index("index", batch.index, sizeof(std::int64_t));
   const Twin<float> new_scores("new_scores", batch.scores, sizeof(float));
   const Twin<float> weights("weights", count, sizeof(float));
-  const double momentum = kMomenta[random.below(std::size(kMomenta))];
-  const bool visits = random.below(4) != 0;
+  const std::uint64_t chosen = random.below(4 * std::size(kMomenta));
+  const double momentum = kMomenta[chosen / 4];
+  const bool visits = chosen % 4 != 0;
   const std::set<std::int64_t> unkept = visits ? unkept_of(c.shard, marks.host(), batch) : std::set<std::int64_t>();
   CALL_BOTH(record, c.threads, [&](Side side) {
     return record_of(c.shard, table, marks, faults, tiers, index, new_scores, weights, momentum, visits, side);

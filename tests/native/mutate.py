@@ -92,7 +92,7 @@ PLAIN = [
     ),
     Fault("counts: the padding is in tier 0", "plan.cu", "{args.num_marks, sums[0]}", "{(args.num_marks + 7) / 8 * 8, sums[0]}"),
     Fault("record: a tier has the weight of another", "record.cu", "tier & 2 ? high : low", "low", EVERY),
-    Fault("record: a weight is not shared", "record.cu", "& 0xFu)) * args.share", "& 0xFu))"),
+    Fault("record: a weight is not shared", "record.cu", "tier_of_mark(mark)) * args.share", "tier_of_mark(mark))"),
     Fault("record: scores come before the last claim of a block", "record.cu", "  else __syncthreads();\n", "", MIDDLE),
     Fault("record: scores come before the last claim of a cluster", "record.cu", "cluster_barrier();", "__syncthreads();", MIDDLE),
     Fault(

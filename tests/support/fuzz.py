@@ -240,6 +240,7 @@ def fuzz_arguments(seed: int, device: torch.device) -> None:
         reduction = dice.choice(["none", "mean", "sum"])
         twin = copy.deepcopy(pruner.state_dict())
         pruner.load_state_dict(copy.deepcopy(twin))  # so that both calls below come after a restart
+        pruner.is_kept(0)  # makes the plan, where the epoch before was done
         before = snapshot(pruner)
         try:
             with odd_surroundings(dice):

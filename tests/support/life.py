@@ -14,7 +14,7 @@ class Life:
     def __init__(self, n: int, rule: Rule, seed: int, shuffle: bool, protected: Sequence[int]) -> None:
         self.oracle = Oracle(n, rule, seed=seed, shuffle=shuffle, protected=protected)
         self.planned_samples = self.planned_kept = 0
-        self.restarted = False
+        self.restarted = self.behind = False
         self.go_to(0)
 
     def go_to(self, epoch: int) -> None:
@@ -37,7 +37,9 @@ class Life:
         return self.oracle.orders(visited=self.restored_with)[0]
 
     def set_epoch(self, epoch: int) -> None:
-        if self.restarted and epoch < self.epoch:  # a trainer that counts from 0 again, or looks at each past epoch
+        # A trainer that counts from an earlier epoch, or looks at each past epoch.
+        self.behind = self.restarted and (epoch < self.epoch or (epoch == self.epoch and self.behind))
+        if self.behind:
             self.exhausted = self.exhausted and self.scored_here > 0
             return
         if epoch != self.epoch:
@@ -80,7 +82,9 @@ class Life:
 
     def restart(self) -> None:
         """A new process has loaded the state."""
-        self.restarted, self.selected = True, False
+        self.restarted, self.selected, self.behind = True, False, False
+        if self.planned and any(self.oracle.kept) and not self.oracle.orders(visited=frozenset(self.oracle.visited))[0]:
+            self.go_to(self.epoch + 1)  # an epoch of which nothing is left is over
         if self.planned:
             self.restored_with, self.scored_here, self.non_finite = frozenset(self.oracle.visited), 0, 0
         self.exhausted, self.nothing_left = False, self.planned and not self.order()

@@ -10,9 +10,9 @@ import torch
 
 from infobatch_fast import InfoBatch
 
-# For tests that hand over ids as no loader would, or select epochs as no trainer would: what is noticed then is no fault there.
+# For tests that hand over ids as no loader would, or select epochs as no trainer would: what is noticed then is no fault.
 ARBITRARY = pytest.mark.filterwarnings(
-    r"ignore:(index. \d+ losses came of|update got \d+ losses|set_epoch.\d+. is behind the last)"
+    r"ignore:(index. \d+ losses came of|update got \d+ losses|set_epoch.\d+. is behind the last|\d+ samples of the plans before)"
 )
 
 
