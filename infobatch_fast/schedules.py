@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
@@ -9,12 +10,15 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from .engine.checks import check_int
 from .pruner import InfoBatch
 
+ROUNDING = 1e-9  # of a number of epochs, as progress is a quotient
+
 
 class EpochProgressLR(LRScheduler):
     """Drives a scheduler by the fraction of the run that is done, not by counted steps.
 
     After each ``step`` the inner scheduler stands at step floor(progress * total_steps + 1/2), and never goes back. So the run ends
-    where the schedule ends, however many steps were pruned, and gradient accumulation changes nothing.
+    where the schedule ends, however many steps were pruned, and gradient accumulation changes nothing. Where epochs are cut short
+    (``drop_last``, a trainer's limit of batches, a loop that breaks off), an epoch counts as done where the one before ended.
 
     Args:
         scheduler: Any torch scheduler that was built for ``total_steps`` steps, for instance ``OneCycleLR(total_steps=...)`` or
@@ -63,6 +67,8 @@ class EpochProgressLR(LRScheduler):
         self._end = total_steps - 1 if cycles else total_steps  # OneCycleLR's last step is numbered total_steps - 1
         self._step_count = 1  # accelerate counts here
         self.last_epoch = 0
+        self._last = (0, 0.0)  # epochs done at the last step, and what part of the one in progress
+        self._share = 1.0  # of an epoch that is trained on, where epochs are cut short
 
     def step(self, epoch: int | None = None) -> None:
         """Call it after ``optimizer.step()``: brings the inner scheduler to where the run is.
@@ -73,10 +79,22 @@ class EpochProgressLR(LRScheduler):
         if epoch is not None:
             raise ValueError(f"epoch={epoch!r} was given: EpochProgressLR follows pruner.progress, call step() without arguments")
         self._step_count += 1
-        due = min(int(self._pruner.progress * self._total + 0.5), self._end)
+        due = min(int(self._progress() * self._total + 0.5), self._end)
         while self.last_epoch < due:
             self._inner.step()
             self.last_epoch += 1
+
+    def _progress(self) -> float:
+        """That of the pruner, where an epoch is as long as the one before was."""
+        num_epochs = self._pruner.schedule.num_epochs
+        done = self._pruner.progress * num_epochs
+        epoch = max(0, math.ceil(done - ROUNDING) - 1)  # one that is done to its end is still the one in progress
+        last_epoch, last_part = self._last
+        if epoch > last_epoch:
+            self._share = last_part or 1.0
+        self._last = epoch, done - epoch
+        share = self._pruner.engine.epochs.ends_at or self._share
+        return (epoch + min(1.0, (done - epoch) / share)) / num_epochs
 
     def get_last_lr(self) -> list[Any]:
         """Learning rates of the parameter groups."""
@@ -93,7 +111,13 @@ class EpochProgressLR(LRScheduler):
 
     def state_dict(self) -> dict[str, Any]:
         """The inner scheduler's state, and its step."""
-        return {"scheduler": self._inner.state_dict(), "last_epoch": self.last_epoch, "total_steps": self._total}
+        return {
+            "scheduler": self._inner.state_dict(),
+            "last_epoch": self.last_epoch,
+            "total_steps": self._total,
+            "last": list(self._last),
+            "share": self._share,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on where ``state_dict`` was taken. The pruner is restored by itself.
@@ -108,6 +132,8 @@ class EpochProgressLR(LRScheduler):
             )
         self._inner.load_state_dict(state_dict["scheduler"])
         self.last_epoch = state_dict["last_epoch"]
+        last_epoch, last_part = state_dict.get("last", (0, 0.0))
+        self._last, self._share = (last_epoch, last_part), state_dict.get("share", 1.0)
 
 
 def _all_of(scheduler: Any) -> list[Any]:

@@ -136,7 +136,8 @@ class Backlog:
         ranks = self._table.ranks
         if ranks.num_replicas == 1:
             return count
-        return int(ranks.gather(torch.tensor([count], dtype=torch.int64, device=self._table.device)).max())
+        with ranks.waiting_for("the count of losses on their way"):
+            return int(ranks.gather(torch.tensor([count], dtype=torch.int64, device=self._table.device)).max())
 
 
 def _as_texts(samples: OnTheirWay) -> tuple[str, str]:

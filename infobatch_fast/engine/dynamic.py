@@ -47,8 +47,8 @@ class DynamicEpochs(Epochs):
         """Moves to ``epoch``; after a restart not backwards.
 
         Then there are two kinds of trainers. One counts from an earlier epoch, and means the next one each time: so an iteration
-        that has come to its end stays over, also where its count reaches the current epoch. The other spins through past epochs and takes a batch of each, whose loaders may read one to its end:
-        no loss came of that, and the epoch is not over.
+        that has come to its end stays over, also where its count reaches the current epoch. The other spins through past epochs
+        and takes a batch of each, whose loaders may read one to its end: no loss came of that, and the epoch is not over.
         """
         is_behind = self._was_loaded and (epoch < self.epoch or (epoch == self.epoch and self._counts_behind))
         self._counts_behind = is_behind and by_trainer

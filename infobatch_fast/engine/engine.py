@@ -197,7 +197,7 @@ class Engine:
     @torch.inference_mode(False)
     def grow(self, new_size: Sized | int | None, protect: Protect | None) -> None:
         """Takes up samples that were added at the end of the data set."""
-        with self.epochs.changing:
+        with self.epochs.changing, self.ranks.waiting_for("grow()"):
             self.data_source = grow(self.epochs, self.data_source, new_size, protect)
 
     def state_dict(self) -> dict[str, Any]:

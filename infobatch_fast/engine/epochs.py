@@ -76,6 +76,7 @@ class Epochs(ABC):
         late: Of the visits since its plan was made, how many may be late ones of a plan before and are not told apart.
         planned_samples, planned_kept: Sums over the plans made so far.
         saved_fraction: What the latest pruned plan saved; None before there is one that knew scores.
+        ends_at: The fraction of an epoch after which the trainer ends it, where it has told.
         running: The token of the iterations whose ids are those that will be trained on; None while there is none.
         changing: Held while the epoch moves on, a plan is made or an iteration begins, as loaders iterate in threads of their own.
             It may be taken again by the thread that has it, and is taken before ``BitDirectory.lock``, never after it.
@@ -90,6 +91,7 @@ class Epochs(ABC):
         self.epoch = self.scored = self.late = self.planned_samples = self.planned_kept = 0
         self.notices = Notices()
         self.saved_fraction: float | None = None
+        self.ends_at: float | None = None
         self.running: object | None = None
         self.changing = threading.RLock()
         self.moves = torch.zeros(1, dtype=torch.int64, device="cpu")

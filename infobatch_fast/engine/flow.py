@@ -211,7 +211,8 @@ class Flow(Epochs):
         done, ranks = self._clock.done, self.table.ranks
         if ranks.num_replicas > 1:
             here = torch.tensor([back, untouched, done], dtype=torch.int64, device=self.table.device)
-            of_ranks = ranks.gather(here).cpu()
+            with ranks.waiting_for("the beginning of an iteration"):
+                of_ranks = ranks.gather(here).cpu()
             back, untouched, done = bool(of_ranks[:, 0].any()), bool(of_ranks[:, 1].all()), int(of_ranks[:, 2].min())
         if back and began is not None:
             self._go_back(began, untouched, done)

@@ -25,9 +25,10 @@ def count_scores(scores: torch.Tensor, bins: int, ranks: Ranks) -> tuple[torch.T
         Counts, int64 [bins], and edges, float64 [bins + 1], both on the CPU. A bin holds edges[i] <= score < edges[i + 1], the
         last one its upper edge too; the outermost edges are the smallest and the largest score.
     """
-    lowest, negated, smallest = ops.numbers_of_keys(ranks.gather(ops.score_range(scores)).amin(0))
-    edges = _edges(lowest, -negated, smallest, bins)
-    return ranks.sum(ops.count_bins(scores, edges[1:-1].tolist())).cpu(), edges
+    with ranks.waiting_for("histogram()"):
+        lowest, negated, smallest = ops.numbers_of_keys(ranks.gather(ops.score_range(scores)).amin(0))
+        edges = _edges(lowest, -negated, smallest, bins)
+        return ranks.sum(ops.count_bins(scores, edges[1:-1].tolist())).cpu(), edges
 
 
 def _edges(lowest: float, highest: float, smallest: float, bins: int) -> torch.Tensor:

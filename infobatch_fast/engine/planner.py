@@ -84,6 +84,10 @@ class Planner:
             IndexError: A rank got losses of samples that are not its own.
             RuntimeError: The ranks do not agree, or a rank has no sample to visit.
         """
+        with self.ranks.waiting_for(f"the plan of epoch {epoch}"):
+            return self._make(epoch, pruned)
+
+    def _make(self, epoch: int, pruned: bool) -> Plan:
         start = time.perf_counter()
         measured = self._measure()
         values = measured.values if pruned else self._never  # in a full epoch no score is below a threshold
@@ -100,6 +104,10 @@ class Planner:
         Raises:
             RuntimeError: As for ``make``.
         """
+        with self.ranks.waiting_for(f"the plan of epoch {epoch}, which goes on after a restart"):
+            return self._restore(epoch, pruned, cutoffs, thresholds, seen)
+
+    def _restore(self, epoch: int, pruned: bool, cutoffs: ops.Cutoffs, thresholds: tuple[float, ...], seen: int) -> Plan:
         start = time.perf_counter()
         self._measure()
         levels = [*reversed(thresholds), *[NEVER] * (ops.MAX_THRESHOLDS - len(thresholds))]

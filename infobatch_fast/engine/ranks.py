@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -11,6 +15,8 @@ import torch.distributed as dist
 from . import ops
 from .checks import check_int
 from .marks import rows_of
+
+PATIENCE = 20.0  # seconds of waiting for other ranks, after which a rank says for what
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,35 @@ class Ranks:
     num_replicas: int = 1
     rank: int = 0
     group: dist.ProcessGroup | None = field(default=None, compare=False)
+    _told: list[str] = field(default_factory=list, compare=False, repr=False)
+
+    @contextmanager
+    def waiting_for(self, what: str) -> Iterator[None]:
+        """Around what all ranks do together: one that waits long for the others warns, once a run, and waits on."""
+        if self.num_replicas == 1:
+            yield
+            return
+        timer = threading.Timer(PATIENCE, self._tell_of_waiting, [what])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _tell_of_waiting(self, what: str) -> None:
+        if self._told:
+            return
+        self._told.append(what)
+        warnings.warn(
+            f"rank {self.rank} of {self.num_replicas} has waited {PATIENCE:g} s for the other ranks at {what}, and waits on "
+            "until the process group's timeout. All ranks must do it, in the same order. A plan is made by the first of these calls "
+            "in an epoch: the first batch of the sampler, len(sampler) or len(loader), update, weigh, weights, is_kept, "
+            "scores(index), stats, steps; histogram and grow are done together too. Usually one rank makes such a call alone, under "
+            "`if rank == 0`, or iterates once more: call it on all ranks, and print on one",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """Adds up an integer tensor over all ranks, in place."""

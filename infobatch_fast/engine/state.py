@@ -81,6 +81,11 @@ def gather_state(epochs: Epochs) -> dict[str, Any]:
 
     A collective call. It loads on any number of ranks, each of which reads all of it: 4.75 bytes a sample of the data set.
     """
+    with epochs.table.ranks.waiting_for("the state of all ranks for one file"):
+        return _gather_state(epochs)
+
+
+def _gather_state(epochs: Epochs) -> dict[str, Any]:
     state, table, ranks = _pack_unchecked(epochs), epochs.table, epochs.table.ranks
     shards = [Ranks(ranks.num_replicas, rank).shard(table.num_samples)[1] for rank in range(ranks.num_replicas)]
     state["scores"] = ranks.collect(table.scores, shards)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from typing import Any
 
 import pytest
@@ -144,3 +145,43 @@ def test_what_cannot_be_driven_is_refused() -> None:
         scheduler.step(3)
     with raises(ValueError, "total_steps=10"):
         scheduler.load_state_dict({"last_epoch": 1})
+
+
+@pytest.mark.parametrize("steps", [3, 10])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_where_epochs_are_cut_short_the_learning_rate_still_ends_where_the_run_ends(name: str, steps: int) -> None:
+    run, full = Run(name), full_rates(name)
+    for epoch in range(EPOCHS):
+        run.epoch(epoch, stop=steps)
+    assert run.pruner.progress < 0.99
+    assert run.optimizer.param_groups[0]["lr"] == pytest.approx(full[-1], abs=0.04)  # as many steps are less of a full epoch
+    jumps = [abs(b - a) for a, b in itertools.pairwise(run.rates[steps + 1 :])]
+    assert max(jumps) < 4.0 * max(jumps[steps // 2 : steps]) + 0.1, "no jump at an epoch's end, from the second epoch on"
+
+
+def test_a_dropped_last_batch_leaves_nothing_of_the_schedule() -> None:
+    run = Run("cosine")
+    for epoch in range(EPOCHS):
+        run.pruner.set_epoch(epoch)
+        for batch in run.pruner.sampler.batches(60, drop_last=True):
+            run.pruner.update(batch, loss_of(torch.tensor(batch), epoch))
+            run.optimizer.step()
+            run.scheduler.step()
+    assert run.pruner.progress < 0.99
+    assert run.scheduler.last_epoch == TOTAL
+
+
+def test_epochs_that_are_cut_short_go_on_after_a_restart_as_they_were() -> None:
+    reference = Run("cosine")
+    for epoch in range(EPOCHS):
+        reference.epoch(epoch, stop=7)
+    run = Run("cosine")
+    for epoch in range(3):
+        run.epoch(epoch, stop=7)
+    states, rates = run.saved(), run.rates
+    run = Run("cosine")
+    for part, state in zip((run.pruner, run.optimizer, run.scheduler), states, strict=True):
+        part.load_state_dict(state)
+    for epoch in range(3, EPOCHS):
+        run.epoch(epoch, stop=7)
+    assert rates + run.rates == reference.rates

@@ -1,0 +1,205 @@
+"""Misuse of epochs and restarts is noticed, and the documented loops are right after any checkpoint."""
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.optim.lr_scheduler import StepLR
+from torch.utils.data import DataLoader, IterableDataset
+
+from infobatch_fast import InfoBatch, KeptOnly, with_index
+from support.flows import Made, Trainer, plans  # noqa: F401
+from support.runs import record, train
+
+SIZE, EPOCHS, BATCH = 203, 6, 8
+
+
+def pruner_of(device: torch.device | str = "cpu", **kwargs: Any) -> InfoBatch:
+    return InfoBatch(SIZE, EPOCHS, **({"delta": 0.7, "device": device} | kwargs))
+
+
+def restarted(pruner: InfoBatch, device: torch.device, **kwargs: Any) -> InfoBatch:
+    again = pruner_of(device, **kwargs)
+    again.load_state_dict(copy.deepcopy(pruner.state_dict()))
+    return again
+
+
+# ---- the documented loop ----
+
+
+class Pairs(IterableDataset[tuple[int, int]]):
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter([(i, i) for i in range(SIZE)])
+
+
+def loaders(pruner: InfoBatch, kind: str) -> Any:
+    if kind == "batches":
+        return DataLoader(with_index(range(SIZE)), batch_sampler=pruner.sampler.batches(BATCH))
+    if kind == "batches, drop_last":
+        return DataLoader(with_index(range(SIZE)), batch_sampler=pruner.sampler.batches(BATCH, drop_last=True))
+    if kind == "stream":
+        return KeptOnly(Pairs(), pruner)
+    return DataLoader(with_index(range(SIZE)), BATCH, sampler=pruner.sampler, num_workers=2 * (kind == "workers"))
+
+
+def batches(pruner: InfoBatch, loader: Any, epoch: int) -> Iterator[torch.Tensor]:
+    if not isinstance(loader, KeptOnly):
+        pruner.set_epoch(epoch)
+        return (index for index, _ in loader)
+    loader.set_epoch(epoch)
+    return (index for index, _ in DataLoader(loader, BATCH))
+
+
+@pytest.mark.parametrize("kind", ["sampler", "workers", "batches", "batches, drop_last", "stream"])
+def test_the_epoch_after_a_checkpoint_at_an_epochs_end_is_the_next_one_and_has_batches(device: torch.device, kind: str) -> None:
+    pruner, end = pruner_of(device), 3
+    loader = loaders(pruner, kind)
+    for epoch in range(end):
+        for index in batches(pruner, loader, epoch):
+            record(pruner, index, [float(i % 7) for i in index])
+    again = restarted(pruner, device)
+    assert again.epoch == end
+    assert again.progress == pytest.approx(end / EPOCHS)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = StepLR(optimizer, 1, 0.5)
+    loader = loaders(again, kind)
+    for epoch in range(again.epoch, EPOCHS):
+        sizes = [record(again, index, [1.0] * len(index)) for index in batches(again, loader, epoch)]
+        assert sizes, "an epoch has batches"
+        optimizer.step()
+        scheduler.step()
+    assert scheduler.get_last_lr() == [0.5 ** (EPOCHS - end)]
+    assert again.epoch == EPOCHS - 1
+
+
+@pytest.mark.parametrize("left", [1, BATCH])
+def test_an_epoch_of_which_anything_is_left_goes_on(device: torch.device, left: int) -> None:
+    pruner = pruner_of(device)
+    order = list(pruner.sampler)
+    pruner.set_epoch(0)
+    for batch in (order[:100], order[100 : SIZE - left]):
+        record(pruner, batch, [1.0] * len(batch))
+    again = restarted(pruner, device)
+    assert (again.epoch, list(again.sampler)) == (0, order[-left:])
+
+
+def test_losses_that_came_twice_do_not_end_an_epoch(device: torch.device) -> None:
+    pruner = pruner_of(device)
+    order = list(pruner.sampler.batches(SIZE // 2))
+    pruner.set_epoch(0)
+    for _ in range(2):
+        record(pruner, order[0], [1.0] * len(order[0]))
+    assert restarted(pruner, device).epoch == 0
+
+
+def test_a_trainer_that_counts_behind_after_a_restart_repeats_no_epoch(device: torch.device) -> None:
+    pruner = pruner_of(device)
+    for epoch in range(3):
+        pruner.set_epoch(epoch)
+        train(pruner)
+    again, trained = restarted(pruner, device), []
+    for epoch in range(2, 5):  # its checkpoint named the epoch that had ended
+        again.set_epoch(epoch)
+        train(again)
+        trained.append(again.epoch)
+    assert trained == [3, 4, 5]
+
+
+# ---- what is noticed ----
+
+
+@pytest.mark.parametrize("lengths", [{}, {"batch_size": 8, "steps_per_epoch": 20}], ids=["dynamic", "constant"])
+def test_epochs_counted_from_one_are_noticed(device: torch.device, lengths: dict[str, int]) -> None:
+    pruner = pruner_of(device, **lengths)
+    for epoch in range(1, EPOCHS):
+        pruner.set_epoch(epoch)
+    with pytest.warns(
+        RuntimeWarning, match=rf"set_epoch\({EPOCHS}\) is behind the last .*num_epochs={EPOCHS}.*from 0 to {EPOCHS - 1}"
+    ):
+        pruner.set_epoch(EPOCHS)
+    pruner.set_epoch(EPOCHS + 1)  # once is enough
+
+
+def test_without_an_end_there_is_no_last_epoch(device: torch.device) -> None:
+    pruner_of(device, steps_per_epoch=math.inf).set_epoch(EPOCHS)
+
+
+@pytest.mark.parametrize("skipped", [0, 1, 5])
+def test_batches_that_are_skipped_after_a_restart_are_noticed(device: torch.device, skipped: int) -> None:
+    pruner = pruner_of(device)
+    train(pruner, steps=9)
+    again = restarted(pruner, device)
+    for step, batch in enumerate(again.sampler.batches(BATCH)):
+        if step >= skipped:
+            record(again, batch, [1.0] * len(batch))
+    if skipped == 0:
+        again.set_epoch(1)
+        return
+    with pytest.warns(
+        RuntimeWarning, match=f"yielded the {SIZE - 72} samples that were left of epoch 0, and {skipped * 8} of them"
+    ):
+        again.set_epoch(1)
+
+
+def test_losses_that_are_late_after_a_restart_are_none_of_them(device: torch.device) -> None:
+    pruner = pruner_of(device)
+    train(pruner, steps=9)
+    again = restarted(pruner, device)
+    for batch in list(again.sampler.batches(BATCH))[:-2]:
+        record(again, batch, [1.0] * len(batch))
+    again.set_epoch(1)
+
+
+# ---- late losses ----
+
+
+class Regrouped:
+    """Hands batches of one shape out when they are full, as loaders do that group by length: a rare shape waits for long."""
+
+    def __init__(self, pruner: InfoBatch, rare: int) -> None:
+        self.pruner, self.rare = pruner, rare
+
+    def __iter__(self) -> Iterator[list[int]]:
+        groups: dict[bool, list[int]] = {True: [], False: []}
+        for sample in self.pruner.sampler:
+            group = groups[sample % self.rare == 0]
+            group.append(sample)
+            if len(group) == BATCH:
+                yield group[:]
+                group.clear()
+
+
+def regroup(device: torch.device, rare: int, plans: list[Made]) -> int:  # noqa: F811
+    """How many of the weights of a run are not of the plan that their samples were drawn under."""
+    trainer = Trainer(InfoBatch(SIZE, 40, delta=1.0, seed=3, steps_per_epoch=math.inf, device=device))
+    for _, batch in zip(range(150), Regrouped(trainer.pruner, rare), strict=False):
+        trainer.step(batch)
+    trainer.assert_scores_are_its_own()
+    assert len(plans) > 5
+    turns: dict[int, int] = {}
+    wrong = 0
+    for sample, weight in zip(trainer.visited, trainer.weights, strict=True):
+        drawn_under = [plan for plan in plans if sample in plan.order][turns.get(sample, 0)]
+        turns[sample] = turns.get(sample, 0) + 1
+        wrong += abs(weight - drawn_under.weight_of[sample]) > 1e-6
+    return wrong
+
+
+@pytest.mark.parametrize("rare", [5, 16])
+def test_losses_of_a_rare_group_have_the_weights_of_the_plan_that_they_were_drawn_under(
+    device: torch.device,
+    plans: list[Made],  # noqa: F811
+    rare: int,
+) -> None:
+    assert regroup(device, rare, plans) == 0
+
+
+def test_losses_that_take_longer_than_the_next_plan_are_counted_and_told(
+    device: torch.device,
+    plans: list[Made],  # noqa: F811
+) -> None:
+    with pytest.warns(RuntimeWarning, match=r"3 samples of the plans before plan 3 .* no loss until plan 4 was made"):
+        assert regroup(device, 60, plans) > 0
