@@ -90,6 +90,40 @@ def test_a_run_goes_on_from_every_checkpoint_with_no_sample_lost_or_repeated(tmp
         torch.testing.assert_close(again.scores(), pruner.scores(), rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("interval", [1.0, 0.5, 4])
+def test_the_pruner_in_a_checkpoint_of_an_epochs_end_may_stand_at_that_end_or_before_the_next_epoch(
+    tmp_path: Path, interval: float
+) -> None:
+    pruner = pruner_of()
+    reference, saves = Model(pruner), Saves(tmp_path)
+    trainer_of(tmp_path, InfoBatchCallback(pruner), saves, val_check_interval=interval).fit(reference, loader_of(pruner))
+    stood = {"at the end": 0, "before the next": 0}
+    for path, (epoch, before) in saves.taken.items():
+        if len(before[epoch]) < len(reference.visited[epoch]):
+            continue
+        checkpoint = torch.load(path, weights_only=True)
+        for place in stood:
+            between = pruner_of()
+            between.load_state_dict(checkpoint["infobatch_fast"])
+            if place == "before the next":
+                between.set_epoch(epoch + 1)
+            elif between.epoch != epoch:
+                continue
+            torch.save(checkpoint | {"infobatch_fast": between.state_dict()}, tmp_path / "between.ckpt")
+            again = pruner_of()
+            model = Model(again)
+            trainer = trainer_of(tmp_path, InfoBatchCallback(again), val_check_interval=interval)
+            trainer.fit(model, loader_of(again), ckpt_path=tmp_path / "between.ckpt")
+            assert model.visited == {each: reference.visited[each] for each in range(epoch + 1, EPOCHS)}, (path, place)
+            lengths = [reference.lengths[each] for each in range(epoch + 1, EPOCHS)]
+            assert list(model.lengths.values()) == lengths, (path, place)
+            later = [validated for validated in reference.validated if validated[0] > epoch]
+            assert [validated for validated in model.validated if validated[0] > epoch] == later, (path, place)
+            torch.testing.assert_close(again.scores(), pruner.scores(), rtol=0, atol=0)
+            stood[place] += 1
+    assert stood["before the next"] >= 2 * EPOCHS, "after the last batch and after the epoch, at least"
+
+
 @pytest.mark.parametrize("make", ["DataLoader", "StatefulDataLoader"])
 @pytest.mark.parametrize("persistent", [False, True])
 def test_what_workers_had_prefetched_and_nobody_trained_on_comes_again(tmp_path: Path, make: str, persistent: bool) -> None:
