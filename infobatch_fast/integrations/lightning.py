@@ -59,8 +59,9 @@ class InfoBatchCallback(Callback):
     The loader takes ``sampler=pruner.sampler``, and ``training_step`` returns ``pruner.update(index, losses)``. The callback
     selects the epoch; sets the number of batches anew in each, which Lightning takes from the first epoch alone, so that
     validation runs and progress bars end where they should; puts the pruner's state into every checkpoint and takes it from
-    there, in the middle of an epoch too; and logs ``infobatch/...`` at the end of each epoch. ``use_distributed_sampler`` may
-    stay as it is, and ``reload_dataloaders_every_n_epochs`` is not needed.
+    there, in the middle of an epoch too, and after a tuner's trial; lets ``update`` raise where Lightning does not train; and logs
+    ``infobatch/...`` at the end of each epoch. ``use_distributed_sampler`` may stay as it is, and
+    ``reload_dataloaders_every_n_epochs`` is not needed.
 
     Args:
         pruner: The pruner. None takes ``pruner`` of the LightningModule or else of its LightningDataModule, made in ``setup``:

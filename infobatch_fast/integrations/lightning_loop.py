@@ -39,7 +39,7 @@ def warn_of_epochs(trainer: Trainer, pruner: InfoBatch) -> None:
     if planned < trained:
         if trainer.max_steps != -1:  # whichever comes first ends the run, and max_epochs may be out of reach
             return
-        what = f"epochs {first_full} to {trained - 1} are full, and pruner.progress stays at 1 from epoch {planned} on"
+        what = f"all epochs from {first_full} on are full, and pruner.progress stays at 1 from epoch {planned} on"
     else:
         full = "" if first_full < trained else "the full epochs at the end never come, and "
         what = f"{full}pruner.progress ends at {trained / planned:.2g}"

@@ -117,7 +117,7 @@ def test_a_pruner_of_another_number_of_epochs_than_the_trainer_is_named_with_wha
 ) -> None:
     few = warned(tmp_path, 4, size, max_epochs=6)
     assert "num_epochs=4 and the trainer max_epochs=6" in few
-    assert "epochs 3 to 5 are full" in few
+    assert "all epochs from 3 on are full, and pruner.progress stays at 1 from epoch 4 on" in few
     assert "InfoBatch(..., num_epochs=6) or Trainer(max_epochs=4)" in few
     many = warned(tmp_path, 10, size, max_epochs=4)
     assert "num_epochs=10 and the trainer max_epochs=4" in many
@@ -232,9 +232,8 @@ def test_a_pruner_among_the_hyperparameters_is_left_out_of_them_with_lightnings_
 
     pruner = pruner_of()
     path = tmp_path / "last.ckpt"
+    trainer, model = trainer_of(tmp_path, InfoBatchCallback(pruner)), Hyper(pruner, 3)
     with pytest.warns(UserWarning, match=r"save_hyperparameters\(ignore=\['pruner'\]\)"):
-        model = Hyper(pruner, 3)
-        trainer = trainer_of(tmp_path, InfoBatchCallback(pruner))
         trainer.fit(model, loader_of(pruner))
-        trainer.save_checkpoint(path)
+    trainer.save_checkpoint(path)
     assert torch.load(path, weights_only=False)["hyper_parameters"] == {"width": 3}
