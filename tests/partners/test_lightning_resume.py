@@ -54,6 +54,7 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "half epochs validated": ({}, {"val_check_interval": 0.5}),
     "longer epochs at the end": ({}, {"delta": 0.5}),
     "by steps": ({}, {"max_steps": 40}),
+    "half epochs trained": ({}, {"limit_train_batches": 0.5}),
 }
 
 
@@ -86,7 +87,41 @@ def test_a_run_goes_on_from_every_checkpoint_with_no_sample_lost_or_repeated(tmp
                 assert model.lengths[each] == reference.lengths[each], path
         again_validated = [validated for validated in model.validated if validated[0] > epoch]
         assert again_validated == [validated for validated in reference.validated if validated[0] > epoch], path
-        torch.testing.assert_close(again.scores(), pruner.scores(), rtol=0, atol=0)
+        torch.testing.assert_close(again.scores(), pruner.scores(), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("interval", [1.0, 0.5, 4])
+def test_the_pruner_in_a_checkpoint_of_an_epochs_end_may_stand_at_that_end_or_before_the_next_epoch(
+    tmp_path: Path, interval: float
+) -> None:
+    pruner = pruner_of()
+    reference, saves = Model(pruner), Saves(tmp_path)
+    trainer_of(tmp_path, InfoBatchCallback(pruner), saves, val_check_interval=interval).fit(reference, loader_of(pruner))
+    stood = {"at the end": 0, "before the next": 0}
+    for path, (epoch, before) in saves.taken.items():
+        if len(before[epoch]) < len(reference.visited[epoch]):
+            continue
+        checkpoint = torch.load(path, weights_only=True)
+        for place in stood:
+            between = pruner_of()
+            between.load_state_dict(checkpoint["infobatch_fast"])
+            if place == "before the next":
+                between.set_epoch(epoch + 1)
+            elif between.epoch != epoch:
+                continue
+            torch.save(checkpoint | {"infobatch_fast": between.state_dict()}, tmp_path / "between.ckpt")
+            again = pruner_of()
+            model = Model(again)
+            trainer = trainer_of(tmp_path, InfoBatchCallback(again), val_check_interval=interval)
+            trainer.fit(model, loader_of(again), ckpt_path=tmp_path / "between.ckpt")
+            assert model.visited == {each: reference.visited[each] for each in range(epoch + 1, EPOCHS)}, (path, place)
+            lengths = [reference.lengths[each] for each in range(epoch + 1, EPOCHS)]
+            assert list(model.lengths.values()) == lengths, (path, place)
+            later = [validated for validated in reference.validated if validated[0] > epoch]
+            assert [validated for validated in model.validated if validated[0] > epoch] == later, (path, place)
+            torch.testing.assert_close(again.scores(), pruner.scores(), rtol=0, atol=0)
+            stood[place] += 1
+    assert stood["before the next"] >= 2 * EPOCHS, "after the last batch and after the epoch, at least"
 
 
 @pytest.mark.parametrize("make", ["DataLoader", "StatefulDataLoader"])
@@ -112,6 +147,7 @@ def test_what_workers_had_prefetched_and_nobody_trained_on_comes_again(tmp_path:
         assert sum(batches_of(visited) for visited in model.visited.values()) == sum(reference.lengths.values()) - step
 
 
+@pytest.mark.filterwarnings("ignore:the pruner has num_epochs=4")
 def test_a_checkpoint_holds_the_state_as_it_was_and_is_read_without_pickle(tmp_path: Path) -> None:
     pruner = pruner_of()
     model, path = Model(pruner), tmp_path / "last.ckpt"
@@ -127,6 +163,7 @@ def test_a_checkpoint_holds_the_state_as_it_was_and_is_read_without_pickle(tmp_p
     assert again.scores().tolist() == loss_of(torch.arange(SIZE), 0).tolist()
 
 
+@pytest.mark.filterwarnings("ignore:the pruner has num_epochs=4")
 def test_validating_a_checkpoint_leaves_the_pruner_alone(tmp_path: Path) -> None:
     pruner = pruner_of()
     model, path = Model(pruner), tmp_path / "first.ckpt"
@@ -157,6 +194,7 @@ def test_a_checkpoint_of_a_run_without_the_callback_starts_with_no_scores(tmp_pa
     assert len(model.visited[3]) < SIZE
 
 
+@pytest.mark.filterwarnings("ignore:the pruner has num_epochs=4")
 def test_fitting_again_goes_on_with_the_scores(tmp_path: Path) -> None:
     pruner = pruner_of()
     model = Model(pruner)
