@@ -102,7 +102,7 @@ def check_own_loss(model: Any, outputs: Any, losses: SampleLosses) -> None:
         own = outputs[0] if isinstance(outputs, tuple) and len(outputs) > 1 else None
     if not isinstance(own, torch.Tensor) or own.numel() != 1:
         return
-    theirs, ours = float(own), float(losses.sums.sum() / losses.counts.sum().clamp(min=1))
+    theirs, ours = own.item(), (losses.sums.sum() / losses.counts.sum().clamp(min=1)).item()
     if abs(theirs - ours) > 0.05 * max(abs(theirs), abs(ours)) + 1e-3:  # the model's may be of half precision
         raise ValueError(
             f"{type(bare_model(model)).__name__} returned the loss {theirs:.4g}, and the mean loss of its samples, as told from "

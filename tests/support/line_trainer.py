@@ -36,8 +36,15 @@ def value_of(outputs: Any, labels: Any) -> Any:
     return outputs["logits"][:, 0] * 100
 
 
-def trainer_of(folder: Path, dataset: Any = None, arguments: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+def trainer_of(
+    folder: Path,
+    dataset: Any = None,
+    arguments: dict[str, Any] | None = None,
+    cls: Any = InfoBatchTrainer,
+    model: Any = None,
+    **kwargs: Any,
+) -> Any:
     settings = {"num_train_epochs": 2, "per_device_train_batch_size": 5, "learning_rate": 0.0, "save_strategy": "no"}
     settings |= {"use_cpu": True, "report_to": [], "disable_tqdm": True} | (arguments or {})
     args = transformers.TrainingArguments(output_dir=str(folder), **settings)
-    return InfoBatchTrainer(Line(), args, train_dataset=dataset or Numbers(), **kwargs)
+    return cls(model or Line(), args, train_dataset=dataset or Numbers(), **kwargs)
