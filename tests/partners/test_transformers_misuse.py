@@ -230,6 +230,14 @@ def test_as_many_epochs_or_max_steps_give_no_warning(tmp_path: Path, arguments: 
     assert not [warning for warning in caught if "num_epochs" in str(warning.message)]
 
 
+def test_with_max_steps_the_pruner_counts_the_epochs_that_they_are_worth_without_pruning(tmp_path: Path) -> None:
+    arguments = {"max_steps": 7, "gradient_accumulation_steps": 2}
+    trainer = trainer_of(tmp_path, arguments=arguments, infobatch={"prune_ratio": 0.9})
+    assert trainer.pruner.schedule.num_epochs == 3  # 70 samples of 24
+    trainer.train()
+    assert trainer.state.global_step == 7
+
+
 def test_a_later_run_follows_the_training_arguments_as_they_are_then(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path)
     trainer.args.num_train_epochs = 3
