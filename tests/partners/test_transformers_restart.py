@@ -17,6 +17,7 @@ transformers = pytest.importorskip("transformers", minversion="5.3.0")
 from accelerate.state import AcceleratorState, PartialState  # noqa: E402
 
 from infobatch_fast import InfoBatch  # noqa: E402
+from infobatch_fast.integrations.accelerate import load  # noqa: E402
 from support.line_trainer import Numbers, trainer_of  # noqa: E402
 from support.ranks import needs_gloo, preload, run_ranks  # noqa: E402
 
@@ -108,8 +109,18 @@ def test_a_run_with_max_steps_goes_on_from_one_with_epochs_and_back(tmp_path: Pa
     check(rows, total, 17)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_checkpoint_of_an_epochs_end_goes_on_with_the_next_epoch(tmp_path: Path, accumulate: int) -> None:
+@pytest.mark.parametrize(("accumulate", "moves_on"), [(1, False), (1, True), (2, False), (2, True)])
+def test_a_checkpoint_of_an_epochs_end_goes_on_with_the_next_epoch(
+    tmp_path: Path, accumulate: int, moves_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_and_move_on(pruner: InfoBatch, folder: str) -> None:
+        """The state is that of the next epoch, which has no plan yet."""
+        load(pruner, folder)
+        if pruner.engine.epochs.is_between() and pruner.engine.epochs.plan_in_force is not None:
+            pruner.set_epoch(pruner.epoch + 1)
+
+    if moves_on:
+        monkeypatch.setattr("infobatch_fast.integrations.transformers.load", load_and_move_on)
     saved, _ = run(str(tmp_path), {"save_strategy": "epoch", "gradient_accumulation_steps": accumulate})
     folders = sorted(tmp_path.glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]))
     assert len(folders) == 4
