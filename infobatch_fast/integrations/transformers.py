@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,12 +13,11 @@ from torch.utils.data import DataLoader
 
 from ..dataset import with_index
 from ..pruner import InfoBatch
-from ..schedules import EpochProgressLR
 
 LOWEST_VERSION = "5.3.0"  # has _run_epoch and _init_training_state
 
 try:
-    from transformers import Trainer, TrainerCallback
+    from transformers import Trainer
     from transformers.trainer_utils import seed_worker
     from transformers.utils import is_datasets_available
 
@@ -32,33 +30,15 @@ except ImportError as error:
     ) from error
 
 from .accelerate import load, prepare, save  # noqa: E402
-from .trainer_batches import (  # noqa: E402
-    KEY,
-    FullEpoch,
-    IndexCollator,
-    check_losses,
-    check_trainer,
-    default_losses,
-    make_pruner,
-    optional_inputs,
-)
+from .trainer_batches import IndexCollator, check_trainer, default_arguments, make_pruner  # noqa: E402
+from .trainer_epochs import EpochWatch, FullEpoch, warn_of_epochs  # noqa: E402
+from .trainer_schedule import RunSchedule  # noqa: E402
+from .trainer_step import PerSampleLoss, SampleLossTrainer  # noqa: E402
 
-PerSampleLoss = Callable[[Any, Any], torch.Tensor]
 FOLDER = "infobatch"  # in each of the trainer's checkpoints
 
 
-class _EpochFractions(TrainerCallback):
-    """Puts ``state.epoch`` right after a restart in mid-epoch, where the loader's length is that of the rest."""
-
-    def begin(self, epoch: int, visited: int, left: int) -> None:
-        self.epoch, self.visited, self.left = epoch, visited, left
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        done = self.visited + (state.epoch - self.epoch) * self.left
-        state.epoch = self.epoch + done / (self.visited + self.left)
-
-
-class InfoBatchTrainer(Trainer):
+class InfoBatchTrainer(SampleLossTrainer):
     """``transformers.Trainer`` that skips well-learned samples. What it does else, and all its other arguments, are the Trainer's.
 
     Epochs are as long as their plans, the learning rate follows the fraction of the run that is done, and the state of the pruner
@@ -70,13 +50,15 @@ class InfoBatchTrainer(Trainer):
             arguments; or an ``InfoBatch`` over the training set; None is all defaults.
         per_sample_loss: ``f(outputs, labels)`` that returns one loss for each sample, [B], if the model's own loss is not that
             of a classifier or a language model. ``labels`` is what the batch calls labels, or a dict where it has several kinds.
+            What needs more than these overrides ``compute_sample_losses``.
         **kwargs: As for ``Trainer``.
 
     Attributes:
-        pruner: The ``InfoBatch``; None without a training set.
+        pruner: The ``InfoBatch``; None without a training set. A second run begins with a new one, unless it is the caller's own.
 
     Raises:
         ValueError: An option of the Trainer that reduces losses, or orders or shards samples itself; the message says which.
+        RuntimeError: A training step recorded no loss.
 
     Example:
         >>> trainer = InfoBatchTrainer(model, args, train_dataset=dataset)   # doctest: +SKIP
@@ -90,20 +72,24 @@ class InfoBatchTrainer(Trainer):
         per_sample_loss: PerSampleLoss | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, per_sample_loss=per_sample_loss, **kwargs)
         check_trainer(self)
-        self.per_sample_loss = per_sample_loss
         self._infobatch = infobatch
-        self.pruner: Any = None if self.train_dataset is None else make_pruner(self, infobatch)
+        if self.train_dataset is not None:
+            self.pruner, self._pruned_by = make_pruner(self, infobatch), default_arguments(self)
         self._has_trained = False
-        self._fractions = _EpochFractions()
-        self.add_callback(self._fractions)
+        self._watch = EpochWatch()
+        self.add_callback(self._watch)
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As ``Trainer.train``. A second run begins with new scores, unless the pruner is the caller's own."""
-        if self._has_trained and not isinstance(self._infobatch, InfoBatch):
-            self.pruner = make_pruner(self, self._infobatch)
-        return super().train(*args, **kwargs)
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """A run: the first one, another, one with other arguments as in a search, or one more try with smaller batches."""
+        if self.train_dataset is not None:
+            defaults, is_own = default_arguments(self), isinstance(self._infobatch, InfoBatch)
+            if self.pruner is None or (not is_own and (self._has_trained or defaults != self._pruned_by)):
+                self.pruner, self._pruned_by = make_pruner(self, self._infobatch), defaults
+            self._has_trained = True
+            warn_of_epochs(self, self.pruner)
+        return super()._inner_training_loop(*args, **kwargs)
 
     def get_train_dataloader(self) -> Any:
         """The training loader: the pruner's order, each batch with its indices under ``infobatch_index``."""
@@ -135,40 +121,6 @@ class InfoBatchTrainer(Trainer):
         )
         return prepare(self.accelerator, loader, name=None)
 
-    def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: torch.Tensor | int | None = None
-    ) -> Any:
-        """The weighted loss in training; in evaluation the Trainer's own.
-
-        sum_i weight_i * (sum of the losses of sample i's targets) / num_items_in_batch, where the Trainer counts the targets of
-        all accumulated batches, or / those of the batch where it does not. Scores are each sample's mean.
-        """
-        if not model.training:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch=num_items_in_batch)
-        if KEY not in inputs:
-            raise ValueError(
-                f"the batch has no {KEY!r}: get_train_dataloader or training_step was overridden and lost it. Take the loader of "
-                "InfoBatchTrainer.get_train_dataloader(), and hand its batches on whole"
-            )
-        index = inputs.pop(KEY)
-        outputs, labels = self._forward(model, inputs)
-        if self.per_sample_loss is not None:
-            loss = self.pruner.update(index, check_losses(self.per_sample_loss(outputs, labels), index))
-            if num_items_in_batch is not None and self.model_accepts_loss_kwargs:  # the Trainer takes it for scaled
-                loss = loss / self.current_gradient_accumulation_steps
-            return (loss, outputs) if return_outputs else loss
-
-        bare, smoothing = self.accelerator.unwrap_model(model), self.args.label_smoothing_factor
-        losses = default_losses(bare, outputs, labels, len(index), smoothing)
-        loss = self.pruner.update(index, losses.sums, scores=losses.means, reduction="sum")
-        if num_items_in_batch is None:
-            loss = loss / losses.counts.sum().clamp(min=1)
-        else:
-            loss = loss / num_items_in_batch
-            if self.args.average_tokens_across_devices:  # DDP takes the mean of what is a part of the sum
-                loss = loss * self.accelerator.num_processes
-        return (loss, outputs) if return_outputs else loss
-
     lr_scheduler: Any
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -177,7 +129,7 @@ class InfoBatchTrainer(Trainer):
         scheduler = super().create_scheduler(num_training_steps, optimizer)
         counts_steps = isinstance(scheduler, LRScheduler) and not isinstance(scheduler, ReduceLROnPlateau)
         if made_here and counts_steps and self.pruner is not None and self.args.max_steps <= 0:
-            self.lr_scheduler = EpochProgressLR(scheduler, self.pruner, num_training_steps)
+            self.lr_scheduler = RunSchedule(scheduler, self.pruner, num_training_steps)
         return self.lr_scheduler
 
     def set_initial_training_values(self, args: Any, dataloader: Any, *rest: Any) -> Any:
@@ -207,14 +159,20 @@ class InfoBatchTrainer(Trainer):
         if resume_from_checkpoint is None:
             return 0, 0
         load(self.pruner, os.path.join(resume_from_checkpoint, FOLDER))
-        self.pruner.set_epoch(self.pruner.epoch)
-        left = self.pruner.steps(self._train_batch_size, self.args.dataloader_drop_last)
-        return self.pruner.epoch + (left == 0), 0
+        epoch = self.pruner.epoch
+        self.pruner.set_epoch(epoch)
+        if epoch < num_train_epochs and self.pruner.steps(self._train_batch_size, self.args.dataloader_drop_last) == 0:
+            epoch += 1
+        return epoch, 0
 
     def _run_epoch(self, *, epoch: int, train_dataloader: Any, **kwargs: Any) -> None:
         """An epoch with its own number of steps, where the Trainer would take that of the first."""
-        self._has_trained = True
         train_dataloader.set_epoch(epoch)
+        if self.pruner.epoch != epoch:
+            raise RuntimeError(
+                f"the run is at epoch {epoch} and the pruner, which was restored before, at epoch {self.pruner.epoch}: for a run "
+                "from the beginning make a new InfoBatch, else call train(resume_from_checkpoint=...)"
+            )
         self._worker_seeds.manual_seed(self.pruner.seed ^ self.state.global_step)
         batches, accumulated = len(train_dataloader), self.args.gradient_accumulation_steps
         kwargs["steps_in_epoch"], kwargs["num_update_steps_per_epoch"] = batches, -(-batches // accumulated)
@@ -224,7 +182,7 @@ class InfoBatchTrainer(Trainer):
                 self.state.global_step + kwargs["num_update_steps_per_epoch"] + later * -(-self._full_batches() // accumulated)
             )
         stats = self.pruner.stats
-        self._fractions.begin(epoch, -(-stats.scored // self._train_batch_size), batches)
+        self._watch.begin(self.pruner, epoch, self._train_batch_size, batches)
         self.log({"infobatch_kept": stats.kept, "infobatch_saved_fraction": stats.saved_fraction})
         super()._run_epoch(epoch=epoch, train_dataloader=train_dataloader, **kwargs)
 
@@ -236,14 +194,3 @@ class InfoBatchTrainer(Trainer):
         if not self.args.save_only_model:  # before the Trainer's own files, so that a whole checkpoint has it
             save(self.pruner, os.path.join(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}", FOLDER))
         super()._save_checkpoint(model, trial)
-
-    def _forward(self, model: Any, inputs: Any) -> tuple[Any, Any]:
-        """Outputs and labels. The labels stay out of the model where it can do without, as its own loss would be a waste."""
-        names = [name for name in self.label_names if name in inputs]
-        labels = {name: inputs[name] for name in names}
-        optional = optional_inputs(self.accelerator.unwrap_model(model))
-        for name in names:
-            if optional.get(name, False):
-                inputs.pop(name)
-        outputs = model(**inputs)
-        return outputs, labels[names[0]] if len(names) == 1 else labels

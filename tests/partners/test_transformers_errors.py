@@ -72,9 +72,8 @@ def test_a_reduced_loss_is_named(tmp_path: Path) -> None:
 
 def test_a_batch_without_indices_is_named(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path)
-    trainer.model.train()
     with pytest.raises(ValueError, match="the batch has no 'infobatch_index'"):
-        trainer.compute_loss(trainer.model, {"x": torch.ones(1, 1), "labels": torch.zeros(1, dtype=torch.int64)})
+        trainer.training_step(trainer.model, {"x": torch.ones(1, 1), "labels": torch.zeros(1, dtype=torch.int64)})
 
 
 def test_a_training_set_of_another_size_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,69 @@
+"""Epochs of InfoBatchTrainer: their number, their fractions, and whether losses come back in them."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+from transformers import Trainer, TrainerCallback
+
+from ..pruner import InfoBatch
+
+NOTHING_SCORED = (
+    "so nothing would ever be pruned: where a subclass overrides compute_loss, let it override "
+    "compute_sample_losses(self, outputs, labels, inputs) instead, which returns one loss for each sample, [B]; or let its "
+    "compute_loss take index = inputs.pop('infobatch_index', None) before the model is called, and return "
+    "self.pruner.update(index, losses) where that is not None. A training_step of its own hands the batch on whole"
+)
+
+
+class FullEpoch:
+    """Stands for the loader where the Trainer counts the steps of a run."""
+
+    def __init__(self, dataset: Any, batches: int) -> None:
+        self.dataset, self._batches = dataset, batches
+
+    def __len__(self) -> int:
+        return self._batches
+
+
+class EpochWatch(TrainerCallback):
+    """Sees to it that the first step of each epoch recorded losses.
+
+    It also puts ``state.epoch`` right after a restart in mid-epoch, where the loader's length is that of the rest.
+    """
+
+    def begin(self, pruner: InfoBatch, epoch: int, batch_size: int, left: int) -> None:
+        """An epoch begins, or goes on, with ``left`` batches."""
+        self.epochs, self.epoch, self.left = pruner.engine.epochs, epoch, left
+        self.scored, self.is_first = pruner.stats.scored, True
+        self.visited = -(-self.scored // batch_size)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Gradients are there, and the losses should be."""
+        if self.is_first and self.epochs.scored == self.scored:
+            raise RuntimeError(f"the first training step of epoch {self.epoch} recorded no loss, {NOTHING_SCORED}")
+        self.is_first = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The fraction of the whole epoch, not of the rest."""
+        done = self.visited + (state.epoch - self.epoch) * self.left
+        state.epoch = self.epoch + done / (self.visited + self.left)
+
+
+def warn_of_epochs(trainer: Trainer, pruner: InfoBatch) -> None:
+    """Says so where the run and its pruner count to different numbers of epochs."""
+    asked, planned = math.ceil(trainer.args.num_train_epochs), pruner.schedule.num_epochs
+    if trainer.args.max_steps > 0 or asked == planned or not trainer.is_world_process_zero():
+        return
+    if planned < asked:
+        what = f"epochs from {planned} on are full, and the learning rate ends with epoch {planned - 1}"
+    else:
+        what = f"the run stops at {asked / planned:.0%} of the learning rate's schedule, before the full epochs at its end"
+    warnings.warn(
+        f"InfoBatch has num_epochs={planned} and the training arguments have num_train_epochs={asked}: {what}. Write "
+        f"num_epochs={asked} in InfoBatch(...), or leave it out of infobatch={{...}}",
+        UserWarning,
+        stacklevel=2,
+    )

@@ -1,0 +1,131 @@
+"""One loss for each sample of InfoBatchTrainer's batches: from the model's logits, or as the user's function says."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss, ForMaskedLMLoss, ForTokenClassification
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from .sample_losses import SampleLosses, class_losses, token_losses
+
+ASK = (
+    "pass InfoBatchTrainer(per_sample_loss=f), where f(outputs, labels) returns one loss for each sample, of shape [B], or "
+    "override compute_sample_losses(outputs, labels, inputs)"
+)
+
+
+def bare_model(model: Any) -> Any:
+    """The model itself, without what torch.compile and PEFT put around it."""
+    model = getattr(model, "_orig_mod", model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def needless_labels(model: Any, names: list[str]) -> list[str]:
+    """Labels that the forward of one of transformers' own models can do without, where its own loss would be a waste.
+
+    Any other model gets its labels, since it may compute its loss without asking whether they are there.
+
+    Args:
+        model: Not wrapped for ranks.
+        names: Those in the batch.
+    """
+    bare = bare_model(model)
+    is_known = type(bare).forward.__module__.startswith("transformers.models.") and not hasattr(bare, "_loss_function")
+    if not is_known or getattr(getattr(bare, "config", None), "is_encoder_decoder", False):  # its decoder's inputs are the labels
+        return []
+    parameters = inspect.signature(getattr(model, "_orig_mod", model).forward).parameters
+    return [name for name in names if name in parameters and parameters[name].default is not inspect.Parameter.empty]
+
+
+def check_losses(losses: Any, index: torch.Tensor) -> torch.Tensor | SampleLosses:
+    """What ``compute_sample_losses`` returned, if it is one loss a sample.
+
+    Raises:
+        ValueError: It is not.
+    """
+    values = losses.sums if isinstance(losses, SampleLosses) else losses
+    if not isinstance(values, torch.Tensor) or values.dim() != 1:
+        got = f"shape {list(values.shape)}" if isinstance(values, torch.Tensor) else type(values).__name__
+        raise ValueError(
+            f"per_sample_loss must return a tensor with one loss for each of the {len(index)} samples, got {got}: compute it with "
+            "reduction='none', and take the mean over each sample's own elements; so must compute_sample_losses"
+        )
+    if len(values) != len(index):
+        raise ValueError(
+            f"got {len(values)} losses for a batch of {len(index)} samples: data_collator must return one row for each sample that "
+            f"it got, in their order. Leave samples out of train_dataset and not in data_collator, do not pack several into one "
+            f"row, or {ASK}"
+        )
+    return losses
+
+
+def default_losses(model: Any, outputs: Any, labels: Any, label_smoothing: float) -> SampleLosses:
+    """Losses of the samples of a batch, told from the model and the shapes of its logits and labels.
+
+    Args:
+        model: Not wrapped for ranks.
+        outputs: What it returned, with logits [B, C] or [B, T, V].
+        labels: [B], [B, C] or [B, T].
+        label_smoothing: As in the training arguments.
+
+    Raises:
+        ValueError: They are not those of a classifier or a language model.
+    """
+    logits = _logits_of(outputs)
+    if not isinstance(logits, torch.Tensor) or not isinstance(labels, torch.Tensor) or labels.dim() == 0:
+        raise ValueError(f"the batch must have 'labels' and the model must return logits for the loss of each sample: {ASK}")
+    if isinstance(outputs, Mapping) and outputs.get("aux_loss") is not None:
+        raise ValueError("the model adds a router loss, which belongs to no sample: set output_router_logits=False")
+    if len(logits) != len(labels):
+        raise ValueError(f"logits have {len(logits)} rows and labels {len(labels)}: {ASK}")
+    if logits.dim() == 3 and labels.dim() == 2:
+        return token_losses(logits, labels, _shifts(bare_model(model)), label_smoothing)
+    if logits.dim() == 2 and labels.numel() in (len(labels), logits.numel()):
+        problem_type = getattr(getattr(model, "config", None), "problem_type", None)
+        return class_losses(logits, labels, problem_type, label_smoothing)
+    raise ValueError(f"logits {list(logits.shape)} and labels {list(labels.shape)} are of no known kind of loss: {ASK}")
+
+
+def check_own_loss(model: Any, outputs: Any, losses: SampleLosses) -> None:
+    """Whether a model that computed a loss of its own means the same by it. Waits for the device.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if isinstance(outputs, Mapping):
+        own = outputs.get("loss")
+    else:
+        own = outputs[0] if isinstance(outputs, tuple) and len(outputs) > 1 else None
+    if not isinstance(own, torch.Tensor) or own.numel() != 1:
+        return
+    theirs, ours = own.item(), (losses.sums.sum() / losses.counts.sum().clamp(min=1)).item()
+    if abs(theirs - ours) > 0.05 * max(abs(theirs), abs(ours)) + 1e-3:  # the model's may be of half precision
+        raise ValueError(
+            f"{type(bare_model(model)).__name__} returned the loss {theirs:.4g}, and the mean loss of its samples, as told from "
+            f"logits and labels, is {ours:.4g}: it has another loss, so {ASK}"
+        )
+
+
+def _logits_of(outputs: Any) -> Any:
+    if isinstance(outputs, Mapping):
+        return outputs.get("logits")
+    if isinstance(outputs, tuple):  # with labels its loss comes first
+        has_loss = len(outputs) > 1 and isinstance(outputs[0], torch.Tensor) and outputs[0].dim() == 0
+        return outputs[1 if has_loss else 0]
+    return outputs
+
+
+def _shifts(model: Any) -> bool:
+    """Whether token t of a model predicts label t + 1."""
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        return False
+    loss = LOSS_MAPPING.get(getattr(model, "loss_type", None))
+    if loss is ForCausalLMLoss or type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        return True
+    if loss in (ForMaskedLMLoss, ForTokenClassification):
+        return False
+    raise ValueError(f"whether {type(model).__name__} predicts the next token or its own is not known: {ASK}")

@@ -1,0 +1,49 @@
+"""The learning rate of InfoBatchTrainer: it follows the run's progress, also where a restarted run has another length."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from torch.optim.lr_scheduler import LRScheduler
+
+from ..pruner import InfoBatch
+from ..schedules import EpochProgressLR
+
+
+class RunSchedule(EpochProgressLR):
+    """``EpochProgressLR`` that goes on in a run of other epochs, batches or ranks, as the Trainer's own schedulers do.
+
+    Its state is what the Trainer's scheduler would save after as many steps. So a run with ``max_steps``, whose schedule counts
+    steps, goes on with it too.
+
+    Args:
+        scheduler: What the Trainer made, at its first step.
+        pruner: Tells the progress.
+        total_steps: What ``scheduler`` was made for.
+    """
+
+    def __init__(self, scheduler: LRScheduler, pruner: InfoBatch, total_steps: int) -> None:
+        super().__init__(scheduler, pruner, total_steps)
+        self._made, self._steps = scheduler, 0
+
+    def step(self, epoch: int | None = None) -> None:
+        """As ``EpochProgressLR.step``."""
+        super().step(epoch)
+        self._steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scheduler's state; its step is that of the optimizer."""
+        return self._made.state_dict() | {"last_epoch": self._steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on where the pruner, which is restored already, says that this run stands. Learning rates are the saved run's."""
+        groups = self.optimizer.param_groups
+        self._made.base_lrs = list(state_dict.get("base_lrs", [group["initial_lr"] for group in groups]))
+        for group, rate in zip(groups, self._made.base_lrs, strict=True):
+            group["lr"] = rate
+        self._made.last_epoch = self.last_epoch = -1  # as before its first step
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected call of", category=UserWarning)  # of steps before the optimizer's
+            self.step()
+        self._steps = state_dict["last_epoch"]
