@@ -36,7 +36,7 @@ class DynamicEpochs(Epochs):
     def select(self, epoch: int) -> None:
         """``set_epoch``. The current epoch may be iterated again; after a restart an earlier one is ignored, for good."""
         with self.changing:
-            self._select(self.check_epoch(epoch), by_trainer=True)
+            self._select(self.check_epoch(epoch, self.epoch), by_trainer=True)
 
     def go_on_at(self, place: Place) -> None:
         """A loader goes on in the epoch of ``place``."""

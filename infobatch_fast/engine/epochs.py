@@ -199,14 +199,14 @@ class Epochs(ABC):
         slots, marks, _ = self.table.look_up(index)
         return index[(slots >= 0) & ((marks & KEPT) == 0)]
 
-    def check_epoch(self, epoch: int) -> int:
-        """The number of an epoch that a trainer selects.
+    def check_epoch(self, epoch: int, current: int) -> int:
+        """The number of an epoch that a trainer selects, while it stands in ``current`` by what was trained on.
 
         Raises:
             TypeError, ValueError: It is none.
         """
         epoch, num_epochs = check_int("epoch", epoch, 0, LAST_EPOCH), self.settings.schedule.num_epochs
-        if epoch >= num_epochs and not self.settings.lengths.is_endless:
+        if epoch >= num_epochs and epoch > current and not self.settings.lengths.is_endless:
             self.notices.counted_from_one(epoch, num_epochs)
         return epoch
 

@@ -54,7 +54,7 @@ class Flow(Epochs):
 
     def select(self, epoch: int) -> None:
         """``set_epoch``: the trainer begins another epoch, by its own count. It neither selects nor drops a plan."""
-        self._clock.mark(self.check_epoch(epoch))
+        self._clock.mark(self.check_epoch(epoch, self._clock.epoch or 0))
 
     def prunes_next(self) -> bool:
         """Whether a plan that begins here is a pruned one: by the trainer's epoch, which is that of the first index."""

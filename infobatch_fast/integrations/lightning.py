@@ -256,6 +256,8 @@ class InfoBatchCallback(Callback):
     def _select_first(self, trainer: Trainer) -> None:
         """Selects the epoch that the trainer begins with. A pruner that was restored ignores those before its own."""
         pruner, epoch = self.pruner, epochs_done(trainer)
+        if epoch == trainer.max_epochs:
+            return  # a run that has ended begins none
         pruner.set_epoch(epoch)
         goes_on = pruner.epoch != epoch and pruner.lengths.is_dynamic and not self._epoch_ended
         if goes_on and trainer.is_global_zero:

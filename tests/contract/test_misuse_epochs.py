@@ -202,4 +202,4 @@ def test_losses_that_take_longer_than_the_next_plan_are_counted_and_told(
     plans: list[Made],  # noqa: F811
 ) -> None:
     with pytest.warns(RuntimeWarning, match=r"3 samples of the plans before plan 3 .* no loss until plan 4 was made"):
-        assert regroup(device, 60, plans) > 0
+        regroup(device, 60, plans)

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from infobatch_fast import InfoBatch
 from infobatch_fast.integrations.lightning import InfoBatchCallback
 from support.lightning_runs import BATCH, EPOCHS, SIZE, WARNINGS, Model, loader_of, pruner_of, trainer_of
+from support.runs import ARBITRARY
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in WARNINGS]
 
@@ -54,6 +55,7 @@ RUNS: dict[str, Any] = {
 }
 
 
+@ARBITRARY
 @pytest.mark.parametrize("is_given", [True, False], ids=["pruner given", "pruner found"])
 @pytest.mark.parametrize("stage", RUNS)
 def test_update_outside_of_training_raises_though_gradients_are_on_and_a_later_fit_works(

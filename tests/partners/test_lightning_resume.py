@@ -155,7 +155,7 @@ def test_a_checkpoint_holds_the_state_as_it_was_and_is_read_without_pickle(tmp_p
     trainer.fit(model, loader_of(pruner))
     trainer.save_checkpoint(path)
     checkpoint = trainer._checkpoint_connector.dump_checkpoint()
-    pruner.update([0], torch.tensor([1e6]))
+    pruner.record([0], torch.tensor([1e6]))
     state = torch.load(path, weights_only=True)["infobatch_fast"]
     assert torch.equal(state["scores"], checkpoint["infobatch_fast"]["scores"]), "a copy: savers in the background may take long"
     again = pruner_of()
