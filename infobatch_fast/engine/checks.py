@@ -13,6 +13,7 @@ import torch
 
 from . import ops
 from .odd import is_sharded, refuse_odd
+from .sources import refuse_ids_inside
 
 Index: TypeAlias = torch.Tensor | Sequence[int] | int
 
@@ -82,10 +83,11 @@ def check_size(data_source: Sized | int, name: str = "data_source") -> int:
 
     Raises:
         TypeError: It has no length.
-        ValueError: It is empty, or above 2^40.
+        ValueError: It is empty, or above 2^40, or a data set inside of it hands out ids of its own.
     """
     if isinstance(data_source, Integral) and not isinstance(data_source, bool):
         return check_int(name, data_source, 1, ops.MAX_SAMPLES)
+    refuse_ids_inside(name, data_source)
     try:
         size = len(data_source)  # type: ignore[arg-type]
     except TypeError:
