@@ -1,8 +1,9 @@
-"""Data sources: whether another data set inside of one hands out ids that are its own, and not those of the whole."""
+"""Data sources: whether one inside of another hands out ids that are not those of the whole, and whether one has changed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
+from numbers import Integral
 from typing import Any
 
 from torch.utils.data import ChainDataset, ConcatDataset, StackDataset, Subset
@@ -34,6 +35,24 @@ def refuse_ids_inside(name: str, source: Any) -> None:
                 f"are not those of {type(source).__name__}, and losses would go to wrong samples. Write {_remedy(source)}, with "
                 "with_index outermost and around that alone"
             )
+
+
+def what_changed(source: Sized | int, num_samples: int) -> str | None:
+    """What to say where a data set has another length than when its ``num_samples`` samples were counted."""
+    if isinstance(source, Integral):
+        return None
+    size = len(source)  # type: ignore[arg-type]
+    if size == num_samples:
+        return None
+    if size > num_samples:
+        return (
+            f"the data source has {size} samples now, and the pruner knows {num_samples} of them: call pruner.grow() between "
+            "epochs, or those beyond are never trained on"
+        )
+    return (
+        f"the data source has {size} samples now, and the pruner draws from {num_samples}: data sets grow at their end only, so "
+        "construct a new pruner"
+    )
 
 
 def _paths(path: list[Any]) -> Iterator[list[Any]]:
