@@ -1,4 +1,4 @@
-"""What accelerate offers beside its loaders: each sample of a resumed epoch comes once, gathered results are whole, misuse is named."""
+"""With accelerate each sample of a resumed epoch comes once, gathered results are whole, and misuse is named."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_skip_first_batches_that_loses_nothing_is_let_through(tmp_path: Path) ->
 
 
 def gather(batch_sampler: bool = False) -> list[tuple[int, list[int], int]]:
-    """Of three epochs: samples of all ranks in the loaders' order, those that gather_for_metrics returned, and how many are kept."""
+    """Of three epochs: samples that all ranks' loaders bring, those that gather_for_metrics returned, and how many are kept."""
     accelerator, pruner, loader = prepared(batch_sampler, size=290)
     notes = []
     for epoch in range(3):
@@ -117,7 +117,7 @@ def test_a_loader_over_another_data_set_is_refused() -> None:
     for dataset, message in (
         (
             Items(SIZE + 1),
-            f"the loader's data set has {SIZE + 1} samples and the pruner {SIZE}: pass DataLoader(with_index(dataset)",
+            f"the loader's data set has {SIZE + 1} samples and the pruner {SIZE}: pass DataLoader",
         ),
         (ConcatDataset([with_index(Items(200))] * 2), "the loader's data set is ConcatDataset(IndexedDataset)"),
     ):
