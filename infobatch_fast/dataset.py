@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, IterableDataset
 
+from .engine.sources import hands_out_ids, refuse_ids_inside
+
 
 class IndexedDataset(Dataset[Any]):
     """Items of ``dataset`` with their indices. Made by :func:`with_index`.
@@ -16,6 +18,8 @@ class IndexedDataset(Dataset[Any]):
         dataset: The wrapped data set. What this class has not, it asks there: ``classes``, ``set_epoch``.
         key: Where an item that is a mapping holds its index; None for pairs (index, item).
     """
+
+    infobatch_hands_out_ids = True  # by which the engine knows it inside of others
 
     def __init__(self, dataset: Any, key: str | None = None) -> None:
         self.dataset, self.key = dataset, key
@@ -78,7 +82,7 @@ def with_index(dataset: Any, key: str | None = None) -> IndexedDataset:
     Raises:
         TypeError: ``dataset`` is iterable-style, or has no ``__getitem__`` or no ``__len__``; ``key`` is no str; with ``key``, an
             item is no mapping.
-        ValueError: With ``key``, an item has that key already.
+        ValueError: ``dataset`` is wrapped already, or one inside of it is; with ``key``, an item has that key already.
 
     Example:
         >>> with_index(["a", "b"])[1]
@@ -93,6 +97,9 @@ def with_index(dataset: Any, key: str | None = None) -> IndexedDataset:
         )
     if key is not None and not isinstance(key, str):
         raise TypeError(f"key must be a str or None, got {key!r}")
+    if hands_out_ids(dataset):
+        raise ValueError(f"dataset is {dataset!r}, whose items come with their index already: use that one, and wrap it once")
+    refuse_ids_inside("dataset", dataset)
     return IndexedDataset(dataset, key)
 
 

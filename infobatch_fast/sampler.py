@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
 from itertools import chain
@@ -15,6 +16,7 @@ from .engine.checks import check_int
 from .engine.chunks import CHUNK, Ids
 from .engine.engine import Engine
 from .engine.epochs import LAST_EPOCH, Place, Reached
+from .engine.sources import what_changed
 
 RUN = 1 << 10  # ints that exist at a time: fewer than a cache holds, so each takes the memory that another has just left
 
@@ -45,12 +47,15 @@ class _PlanSampler(DistributedSampler[Any]):
 
     Attributes:
         engine: That of the pruner, which samplers outlive.
+        check_loader: Called when an iteration begins: a trainer's module may refuse a loader that would go wrong.
     """
 
     _unit = 1  # indices in an element
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.check_loader: Callable[[], None] | None = None
+        self._warned_of: set[str] = set()
         self._resume: Place | None = None  # where the next iteration begins
         self._progress: _Progress | None = None
 
@@ -127,10 +132,22 @@ class _PlanSampler(DistributedSampler[Any]):
 
     def _pieces(self, size: int) -> Iterator[tuple[Ids, _Progress]]:
         """The next iteration in pieces of ``size`` indices, and a note of where each stands, for the caller to fill in."""
+        if self.check_loader is not None:
+            self.check_loader()
+        with self.engine.epochs.changing:
+            changed = what_changed(self.engine.data_source, self.engine.table.num_samples)
+        if changed is not None:
+            self._warn("a changed data source", changed)
         for iteration, check, first, end, ids in self.engine.epochs.pieces(self._resume, size, self._unit, self.drop_last):
             progress = _Progress(iteration, check, first, end, 0, iter(()))
             self._resume, self._progress = None, progress
             yield ids, progress
+
+    def _warn(self, of: str, message: str) -> None:
+        """Once."""
+        if of not in self._warned_of:
+            self._warned_of.add(of)
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
 
 
 class InfoBatchSampler(_PlanSampler):
@@ -219,9 +236,20 @@ class InfoBatchBatchSampler(_PlanSampler):
             batches = [ids[first : first + size] for first in range(0, len(ids), size)]
             if self.drop_last and batches and len(batches[-1]) < size:
                 batches.pop()
+                if not batches and progress.first == 0:
+                    self._warn_of_no_batch(len(ids))
             progress.elements, progress.left = len(batches), iter(batches)
             epochs, iteration = self.engine.epochs, progress.iteration
             for batch in progress.left:
                 if epochs.running is not iteration:  # asked here, as a call would cost as much as a small batch
                     progress.check()
                 yield batch.tolist()
+
+    def _warn_of_no_batch(self, indices: int) -> None:
+        plan = self.engine.epochs.plan_in_force
+        if plan is not None and not plan.restored:  # of one that goes on after a restart, the rest may be small
+            self._warn(
+                "no batch",
+                f"epoch {plan.epoch} has {indices} indices a rank, fewer than batch_size={self.batch_size}, and drop_last leaves "
+                "no batch: leave drop_last out, or take smaller batches",
+            )

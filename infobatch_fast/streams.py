@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,9 +13,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 from .engine.engine import Engine
 from .engine.marks import KEPT, VISITED
 from .pruner import InfoBatch
+from .visits import Visits
 
 CHUNK = 1 << 20  # samples looked up in one go
-WORKERS = 4096  # more than a machine starts
 
 Key = str | int | Callable[[Any], int]
 
@@ -83,16 +84,17 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
         # Shared by all processes. A worker never sees the pruner, whose tables may be on a GPU.
         self._moves = _shared(pruner.engine.epochs.moves)
         self._bits = _shared(torch.zeros(-(-len(self.ids) // 8), dtype=torch.uint8, device="cpu"))
-        # Number of the last set_epoch call, 0 while there is none or it is writing; `moves` at that call; the epoch; and for each
-        # worker the number of the call whose epoch it has iterated to the end.
-        self._words = _shared(torch.zeros(3 + WORKERS, dtype=torch.int64, device="cpu"))
-        self._calls = 0
+        # Number of the last set_epoch call, 0 while there is none or it is writing; `moves` at that call; the epoch; set bits.
+        self._words = _shared(torch.zeros(4, dtype=torch.int64, device="cpu"))
+        self._visits = Visits(len(self.ids))
+        self._calls, self._has_warned = 0, False
 
     def set_epoch(self, epoch: int) -> None:
         """Selects an epoch, makes its plan and shows it to the workers; to be called before each iteration.
 
         One look-up a sample. On several ranks the plan makes it a collective call. The wrapped data set's own ``set_epoch`` is
-        called as well, if it has one. An epoch may be selected again, to iterate over it again.
+        called as well, if it has one. An epoch may be selected again, to iterate over it again. Warns, once, where samples came
+        twice since the call before, as they do where workers read the same ones.
 
         Args:
             epoch: As for ``InfoBatch.set_epoch``, which ignores epochs before the restored one after a restart.
@@ -109,6 +111,7 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
                 f"pruner has grown from {self._num_samples} to {engine.table.num_samples} samples: construct a new KeptOnly "
                 "and a new loader"
             )
+        self._look_back()
         engine.epochs.select(epoch)
         plan, moves = engine.epochs.plan(), int(self._moves)
         self._words[0] = 0
@@ -127,15 +130,15 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
                 "DataLoader workers or torch.multiprocessing, and do not pickle or copy it"
             )
         words, moves, bits = (tensor.numpy().data for tensor in (self._words, self._moves, self._bits))
-        info = get_worker_info()
-        call, done = words[0], 3 + (0 if info is None else info.id)
+        call = words[0]
         if call == 0:
             raise RuntimeError("no epoch is selected: call set_epoch(epoch) of this KeptOnly before each iteration")
-        if words[done] == call:
+        if self._visits.is_over(call):
             raise RuntimeError(
                 f"epoch {words[2]} was iterated to its end: call set_epoch(epoch) of this KeptOnly before the next iteration"
             )
         first, end = self.ids.start, self.ids.stop
+        visit = self._visits.begin()
         for sample in self.dataset:
             index, item = self._split(sample)
             if not first <= index < end:
@@ -148,8 +151,11 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
                     "of InfoBatch.set_epoch and after load_state_dict, and start a new iteration"
                 )
             if kept:
+                visit.add(place)
                 yield index, item
-        words[done] = call
+        visit.end(call)
+        if get_worker_info() is None:
+            self._look_back()
 
     def state_dict(self) -> dict[str, Any]:
         """The wrapped data set's state if it has one, for loaders that save streams. What was visited is in the pruner's state."""
@@ -166,14 +172,24 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
     def __repr__(self) -> str:
         return f"KeptOnly({self.dataset!r}, {self._num_samples} samples)"
 
+    def _look_back(self) -> None:
+        """Says what went wrong since the last call of ``set_epoch``."""
+        call, _, epoch, kept = self._words.tolist()
+        problem = self._visits.problem(call, kept)
+        if problem is not None and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(f"epoch {epoch} of this KeptOnly: {problem}", RuntimeWarning, stacklevel=3)
+
     def _write(self, engine: Engine, looked_at: int) -> None:
         """One bit a sample, by id: of those bits of its mark that are looked at, the kept one is set and no other."""
+        self._words[3] = 0
         powers = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=engine.device)
         for start in range(self.ids.start, self.ids.stop, CHUNK):
             index = torch.arange(start, min(start + CHUNK, self.ids.stop), device=engine.device)
             _, marks = engine.look_up(index)
             kept = torch.zeros(-(-len(index) // 8) * 8, dtype=torch.uint8, device=engine.device)
             kept[: len(index)] = (marks & looked_at) == KEPT
+            self._words[3] += int(kept.sum())
             place = (start - self.ids.start) // 8
             self._bits[place : place + len(kept) // 8] = (kept.view(-1, 8) * powers).sum(1, dtype=torch.uint8).cpu()
 

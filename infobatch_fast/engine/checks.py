@@ -13,6 +13,7 @@ import torch
 
 from . import ops
 from .odd import is_sharded, refuse_odd
+from .sources import refuse_ids_inside
 
 Index: TypeAlias = torch.Tensor | Sequence[int] | int
 
@@ -82,10 +83,11 @@ def check_size(data_source: Sized | int, name: str = "data_source") -> int:
 
     Raises:
         TypeError: It has no length.
-        ValueError: It is empty, or above 2^40.
+        ValueError: It is empty, or above 2^40, or a data set inside of it hands out ids of its own.
     """
     if isinstance(data_source, Integral) and not isinstance(data_source, bool):
         return check_int(name, data_source, 1, ops.MAX_SAMPLES)
+    refuse_ids_inside(name, data_source)
     try:
         size = len(data_source)  # type: ignore[arg-type]
     except TypeError:
@@ -191,13 +193,9 @@ def check_values(name: str, values: torch.Tensor, index: torch.Tensor, device: t
             raise TypeError(f"{name} must be a tensor, got {type(values).__name__}")
         _refuse_subclass(name, values)
     if values.shape != index.shape:  # so it has one dimension, as check_index saw to
-        hint = (
-            "reduce to one number a sample, for instance losses.mean(dim=1)"
-            if values.dim() > 1
-            else "compute the loss with reduction='none'"
-        )
         raise ValueError(
-            f"{name} must hold one number for each of the {index.shape[0]} indices, got shape {list(values.shape)}: {hint}"
+            f"{name} must hold one number for each of the {index.shape[0]} indices, got shape {list(values.shape)}: "
+            + _shape_remedy(values, index.shape[0])
         )
     if not values.dtype.is_floating_point or values.dtype.itemsize < 2:  # torch does not calculate with floats of eight bits
         raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {values.dtype}: calculate them in one of these")
@@ -210,3 +208,18 @@ def check_values(name: str, values: torch.Tensor, index: torch.Tensor, device: t
             f"{name} is on {values.device} and the pruner on {device}: construct InfoBatch(..., device={str(values.device)!r}), "
             "the device that computes the losses"
         )
+
+
+def _shape_remedy(values: torch.Tensor, indices: int) -> str:
+    """What to write where ``values`` is of another shape than that number of indices."""
+    if values.dim() > 1:
+        return "reduce to one number a sample, for instance losses.mean(dim=1)"
+    if values.dim() == 0 or values.shape[0] == 1:
+        return "compute the loss with reduction='none'"
+    if values.shape[0] and indices and values.shape[0] % indices == 0:
+        return f"where they are several of each sample in turn, take losses.view({indices}, -1).mean(dim=1)"
+    return (
+        "samples were lost or added between index and losses, for instance by a collate function that leaves some out. Leave them "
+        "out as (index, item) pairs, without collate_with_index: "
+        "collate_fn=lambda pairs: default_collate([pair for pair in pairs if pair[1] is not None])"
+    )

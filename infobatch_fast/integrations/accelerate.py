@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from ..engine.engine import Engine
 from ..engine.ranks import Ranks
+from ..engine.sources import refuse_ids_inside
 from ..pruner import InfoBatch
 from ..sampler import InfoBatchBatchSampler, InfoBatchSampler
 
@@ -33,7 +34,8 @@ def prepare(accelerator: Accelerator, loader: DataLoader[Any], name: str | None 
     Device placement, gradient accumulation and stateful loaders work as after ``accelerator.prepare``, which would deal the
     batches out among the ranks once more: the pruner's sampler yields this rank's samples already. Model, optimizer and
     evaluation loaders go through ``accelerator.prepare``. Select epochs by the prepared loader's ``set_epoch``, which tells the
-    pruner too: accelerate counts epochs of its own, and sends their number at each iteration.
+    pruner too: accelerate counts epochs of its own, and sends their number at each iteration. ``gather_for_metrics`` leaves out
+    nothing. ``skip_first_batches`` of an epoch that goes on after a restart raises an error when it is iterated.
 
     Args:
         accelerator: The accelerator, made before the pruner, so that the pruner finds the process group.
@@ -47,15 +49,18 @@ def prepare(accelerator: Accelerator, loader: DataLoader[Any], name: str | None 
 
     Raises:
         TypeError: The loader's sampler is not the one of a pruner.
-        ValueError: The loader was sharded already, or pruner and accelerator do not fit.
+        ValueError: The loader was sharded already, its data set is not that of the pruner, or pruner and accelerator do not fit.
 
     Example:
         >>> pruner = InfoBatch(dataset, num_epochs=3, device=accelerator.device)                        # doctest: +SKIP
         >>> loader = DataLoader(with_index(dataset), batch_size=32, sampler=pruner.sampler)             # doctest: +SKIP
         >>> loader = prepare(accelerator, loader)                                                       # doctest: +SKIP
     """
-    engine = _engine_of(loader)
+    sampler = _sampler_of(loader)
+    engine = sampler.engine
     _check_fit(accelerator, engine.ranks)
+    _check_data(loader.dataset, engine.table.num_samples)
+    sampler.check_loader = lambda: _refuse_skipping(accelerator, sampler)
     prepared = prepare_data_loader(
         loader,
         accelerator.device,
@@ -68,6 +73,8 @@ def prepare(accelerator: Accelerator, loader: DataLoader[Any], name: str | None 
         use_stateful_dataloader=accelerator.use_stateful_dataloader,
     )
     prepared._is_accelerate_prepared = True  # accelerate's own mark of a loader that it must not wrap
+    # gather_for_metrics would cut the last batch to what the length of the data set leaves over, and a plan is shorter than that.
+    prepared._drop_last = True  # it does not ask for that length then; batches are the sampler's, whatever this says
     if name is not None:
         folder = name
         accelerator.register_save_state_pre_hook(lambda models, weights, output: _save(engine, os.path.join(output, folder)))
@@ -118,11 +125,11 @@ def _load(engine: Engine, folder: str | os.PathLike[str]) -> None:
         state_dict_loader.load({"pruner": engine}, checkpoint_id=folder, process_group=engine.ranks.group)
 
 
-def _engine_of(loader: DataLoader[Any]) -> Engine:
+def _sampler_of(loader: DataLoader[Any]) -> InfoBatchSampler | InfoBatchBatchSampler:
     samplers = [getattr(loader, name, None) for name in ("sampler", "batch_sampler")]
     for sampler in samplers:
         if isinstance(sampler, (InfoBatchSampler, InfoBatchBatchSampler)):
-            return sampler.engine
+            return sampler
     if any(type(sampler).__name__ in ("BatchSamplerShard", "SkipBatchSampler") for sampler in samplers):
         raise ValueError(
             "loader was prepared by accelerator.prepare, which deals its batches out among the ranks a second time: pass the "
@@ -147,3 +154,24 @@ def _check_fit(accelerator: Accelerator, ranks: Ranks) -> None:
         )
     if accelerator.dispatch_batches:
         raise ValueError("dispatch_batches=True lets rank 0 alone read, and each rank reads its own samples here: leave it False")
+
+
+def _check_data(dataset: Any, num_samples: int) -> None:
+    refuse_ids_inside("the loader's data set", dataset)
+    if hasattr(dataset, "__len__") and len(dataset) != num_samples:
+        raise ValueError(
+            f"the loader's data set has {len(dataset)} samples and the pruner {num_samples}: pass "
+            "DataLoader(with_index(dataset), ...) of the data set that InfoBatch got"
+        )
+
+
+def _refuse_skipping(accelerator: Accelerator, sampler: InfoBatchSampler | InfoBatchBatchSampler) -> None:
+    """Called when the sampler is iterated: looks whether that is by a loader of ``skip_first_batches`` after a restart."""
+    skipping = getattr(accelerator.gradient_state.active_dataloader, "batch_sampler", None)
+    skipped = getattr(skipping, "skip_batches", 0)
+    inner = getattr(skipping, "batch_sampler", None)
+    if skipped and sampler in (inner, getattr(inner, "sampler", None)) and sampler.engine.epochs.plan().restored:
+        raise RuntimeError(
+            f"skip_first_batches skips {skipped} batches of an epoch that goes on after a restart, which leaves out what was "
+            "trained on before already, so their samples would not be trained on: iterate over the prepared loader itself"
+        )

@@ -24,10 +24,10 @@ def test_a_subset_is_wrapped_as_a_whole_and_indices_are_its_own() -> None:
     assert_recorded(pruner, list(range(SIZE)))
 
 
-def test_a_subset_of_the_wrapper_is_caught() -> None:
+def test_a_subset_of_the_wrapper_is_caught_by_its_ids_where_the_pruner_knows_a_number_alone() -> None:
     dataset = Items(1000)
     subset = Subset(with_index(dataset), range(500, 500 + SIZE))
-    pruner = pruner_for(subset)
+    pruner = pruner_for(SIZE)
     for index, items in DataLoader(subset, BATCH, sampler=pruner.sampler):
         pruner.update(index, items[:, 0])
     with pytest.raises(IndexError, match=r"index: 90 out of range for 90 samples.*with_index\(Subset\(\.\.\.\)\)"):

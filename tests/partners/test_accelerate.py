@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from support.items import Items
@@ -17,23 +15,13 @@ from support.ranks import needs_gloo, own_ids, run_ranks
 
 pytest.importorskip("accelerate")
 
-from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 
 from infobatch_fast import InfoBatch, with_index
 from infobatch_fast.integrations.accelerate import load, prepare, save
+from support.accelerators import accelerator_of
 
 SIZE, BATCH = 90, 4
-
-
-def accelerator_of(**kwargs: Any) -> Accelerator:
-    if dist.is_initialized():
-        os.environ |= {name: str(dist.get_rank()) for name in ("RANK", "LOCAL_RANK")}
-        os.environ |= {"WORLD_SIZE": str(dist.get_world_size()), "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
-        warnings.simplefilter("default")
-    PartialState._reset_state()
-    AcceleratorState._reset_state(True)
-    return Accelerator(cpu=True, **kwargs)
 
 
 def run(folder: str, workers: int, batch_sampler: bool, resume: bool = False) -> list[dict[str, Any]]:

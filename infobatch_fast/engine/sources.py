@@ -1,0 +1,100 @@
+"""Data sources: whether one inside of another hands out ids that are not those of the whole, and whether one has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from numbers import Integral
+from typing import Any
+
+from torch.utils.data import ChainDataset, ConcatDataset, StackDataset, Subset
+
+WRAPPERS = (ConcatDataset, Subset, StackDataset, ChainDataset)  # torch's own; random_split makes Subsets
+
+MARK = "infobatch_hands_out_ids"  # an attribute of the classes whose items come with their ids, and True there
+
+
+def hands_out_ids(dataset: Any) -> bool:
+    """Whether items of ``dataset`` come with their ids. Its class tells: instances may forward attributes to others."""
+    return getattr(type(dataset), MARK, None) is True
+
+
+def refuse_ids_inside(name: str, source: Any) -> None:
+    """Makes sure that ids of items, where they come with them, are those of ``source`` as a whole.
+
+    Data sets of other classes than torch's may forward indices as they are. So one as long as that inside is let through.
+
+    Raises:
+        ValueError: A data set inside of ``source`` hands out its own.
+    """
+    for path in _paths([source]):
+        inner = path[-1]
+        if any(isinstance(outer, WRAPPERS) for outer in path[:-1]) or not _as_long(inner, source):
+            classes = "(".join(type(dataset).__name__ for dataset in path) + ")" * (len(path) - 1)
+            raise ValueError(
+                f"{name} is {classes}: with_index lies inside, so items come with ids of {len(inner)} samples of their own, which "
+                f"are not those of {type(source).__name__}, and losses would go to wrong samples. Write {_remedy(source)}, with "
+                "with_index outermost and around that alone"
+            )
+
+
+def what_changed(source: Sized | int, num_samples: int) -> str | None:
+    """What to say where a data set has another length than when its ``num_samples`` samples were counted."""
+    if isinstance(source, Integral):
+        return None
+    size = len(source)  # type: ignore[arg-type]
+    if size == num_samples:
+        return None
+    if size > num_samples:
+        return (
+            f"the data source has {size} samples now, and the pruner knows {num_samples} of them: call pruner.grow() between "
+            "epochs, or those beyond are never trained on"
+        )
+    return (
+        f"the data source has {size} samples now, and the pruner draws from {num_samples}: data sets grow at their end only, so "
+        "construct a new pruner"
+    )
+
+
+def _paths(path: list[Any]) -> Iterator[list[Any]]:
+    """Ways from the first data set of ``path`` down to those that hand out ids; each data set is looked into once."""
+    seen, left = {id(path[0])}, [path]
+    while left:
+        path = left.pop()
+        for inner in _inside(path[-1]):
+            if hands_out_ids(inner):
+                yield [*path, inner]
+            elif id(inner) not in seen:
+                seen.add(id(inner))
+                left.append([*path, inner])
+
+
+def _inside(dataset: Any) -> Iterator[Any]:
+    """What ``dataset`` holds as ``dataset`` and ``datasets``, in attributes of its own: no code of its class is run."""
+    try:
+        own = object.__getattribute__(dataset, "__dict__")
+    except AttributeError:  # a list, a tensor
+        return
+    if "dataset" in own:
+        yield own["dataset"]
+    more = own.get("datasets")
+    if isinstance(more, dict):
+        more = list(more.values())
+    if isinstance(more, (list, tuple)):
+        yield from more
+
+
+def _as_long(inner: Any, source: Any) -> bool:
+    try:
+        return len(inner) == len(source)
+    except Exception:  # it has no length, which is somebody else's to say
+        return True
+
+
+def _remedy(source: Any) -> str:
+    if isinstance(source, Subset):
+        return "with_index(Subset(dataset, indices)), also around what random_split returns"
+    if isinstance(source, StackDataset):
+        return "with_index(StackDataset(a, b))"
+    if isinstance(source, (ConcatDataset, ChainDataset)):
+        return "with_index(ConcatDataset([a, b]))"
+    return f"with_index({type(source).__name__}(...))"
