@@ -75,7 +75,8 @@ def _powers(device: torch.device) -> tuple[torch.Tensor, ...]:
 
 def number_check(state: dict[str, Any]) -> int:
     """A check of the numbers that all ranks share."""
-    text = repr([state[name].tolist() if isinstance(state[name], torch.Tensor) else state[name] for name in NUMBERS])
+    numbers = [state[name].tolist() if isinstance(state[name], torch.Tensor) else state[name] for name in NUMBERS]
+    text = repr(numbers + [True] * state.get("is_over", False))
     return int.from_bytes(sha256(text.encode()).digest()[:7], "big")
 
 

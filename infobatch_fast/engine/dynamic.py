@@ -23,18 +23,21 @@ class DynamicEpochs(Epochs):
         planner: Makes the plans.
     """
 
+    more_names = frozenset({"is_over"})
+
     def __init__(self, planner: Planner) -> None:
         super().__init__(planner)
         self._was_selected = False
-        self._counts_behind = False  # the trainer, after a restart
         self._exhausted = False  # an iteration of this epoch has come to its end
         self._yielded = 0  # by that iteration
         self._most = 0  # losses that this epoch may have
         self._spare = 0  # more of them, while it is not known what was drawn: a stream may be broken off and begin again
         self._has_begun = False  # an iteration of this epoch
+        self._past: tuple[int, int, SavedPlan | None] | None = None  # an epoch that was over when it was loaded, as ``to_save``
 
     def select(self, epoch: int) -> None:
-        """``set_epoch``. The current epoch may be iterated again; after a restart an earlier one is ignored, for good."""
+        """``set_epoch``. The current epoch may be iterated again; after a restart an earlier one is ignored, for good, but for the
+        one that the checkpoint was taken in."""
         with self.changing:
             self._select(self.check_epoch(epoch, self.epoch), by_trainer=True)
 
@@ -46,13 +49,13 @@ class DynamicEpochs(Epochs):
     def _select(self, epoch: int, by_trainer: bool) -> None:
         """Moves to ``epoch``; after a restart not backwards.
 
-        Then there are two kinds of trainers. One counts from an earlier epoch, and means the next one each time: so an iteration
-        that has come to its end stays over, also where its count reaches the current epoch. The other spins through past epochs
-        and takes a batch of each, whose loaders may read one to its end: no loss came of that, and the epoch is not over.
+        Then there are two kinds of trainers. One counts from 0 again, and means the next epoch: so an iteration that has come to
+        its end stays over. The other spins through past epochs and takes a batch of each, whose loaders may read one to its end:
+        no loss came of that, and the epoch is not over.
         """
-        is_behind = self._was_loaded and (epoch < self.epoch or (epoch == self.epoch and self._counts_behind))
-        self._counts_behind = is_behind and by_trainer
-        if is_behind:
+        if by_trainer and self._past is not None and epoch == self._past[0]:
+            self.load(epoch, self._past[1], (self.planned_samples, self.planned_kept), self._past[2])
+        if self._was_loaded and epoch < self.epoch:
             self._exhausted = self._exhausted and self.scored > self._scored_before
             return
         if epoch != self.epoch:
@@ -155,10 +158,8 @@ class DynamicEpochs(Epochs):
         return self._plan is None or self._is_over(self._plan)
 
     def to_save(self) -> tuple[int, int, SavedPlan | None]:
-        """A restart goes on in the next epoch where this one is done: it would begin with an epoch of no batches otherwise."""
-        if self._plan is None or self.epoch == LAST_EPOCH or not self._is_done(self._plan):
-            return super().to_save()
-        return self.epoch + 1, 0, None
+        """As in ``Epochs``; an epoch that was over when it was loaded is still the one in the table."""
+        return super().to_save() if self._past is None else self._past
 
     def _is_done(self, plan: Plan) -> bool:
         """Whether nothing is left of the epoch. Several ranks must say the same without asking, so they go by what came back."""
@@ -172,14 +173,18 @@ class DynamicEpochs(Epochs):
         return count_unvisited(self.table.marks) <= (max(0, plan.available - yielded) if is_told else 0)
 
     def more_state(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
+        """Whether nothing is left of the epoch."""
+        return {"is_over": self._past is not None or (self._plan is not None and self._is_done(self._plan))}
 
     def check_more(self, state: dict[str, Any]) -> None:
-        """Nothing is read."""
+        """Nothing to check."""
 
     def load_more(self, state: dict[str, Any]) -> None:
-        """Nothing is read."""
+        """Where nothing is left of the epoch the next one is the current one, unless the trainer selects the one that is over."""
+        if state.get("is_over", False) and self.epoch < LAST_EPOCH:
+            past = super().to_save()
+            self._move_to(self.epoch + 1)
+            self._past, self.scored = past, 0
 
     def _is_over(self, plan: Plan) -> bool:
         """Whether the next iteration is one of the next epoch. A checkpoint may have been taken when all was visited."""
@@ -187,12 +192,13 @@ class DynamicEpochs(Epochs):
 
     def _make_plan(self) -> Plan:
         plan = super()._make_plan()
+        self._past = None  # its marks are overwritten
         self._most, self._spare = self.scored + plan.length + self.late, plan.length // 2
         self.running = plan.token
         return plan
 
     def _move_to(self, epoch: int) -> None:
-        missing = 0
+        self._past, missing = None, 0
         if self._exhausted:  # what the sampler yielded and nobody has trained on, or not yet
             missing = max(0, self._yielded - max(0, self.scored - self._scored_before - self.late))
             self._note_missing(missing)

@@ -95,17 +95,19 @@ def test_losses_that_came_twice_do_not_end_an_epoch(device: torch.device) -> Non
     assert restarted(pruner, device).epoch == 0
 
 
-def test_a_trainer_that_counts_behind_after_a_restart_repeats_no_epoch(device: torch.device) -> None:
+def test_a_trainer_that_selects_the_epoch_that_had_ended_finds_nothing_left_of_it(device: torch.device) -> None:
     pruner = pruner_of(device)
     for epoch in range(3):
         pruner.set_epoch(epoch)
         train(pruner)
-    again, trained = restarted(pruner, device), []
-    for epoch in range(2, 5):  # its checkpoint named the epoch that had ended
-        again.set_epoch(epoch)
-        train(again)
-        trained.append(again.epoch)
-    assert trained == [3, 4, 5]
+    again = restarted(restarted(pruner, device), device)  # and saved once more, before anything else
+    assert again.epoch == 3
+    again.set_epoch(2)
+    assert (again.epoch, again.stats.scored, len(again.sampler), train(again)) == (2, pruner.stats.scored, 0, [])
+    assert again.stats.kept == pruner.stats.kept
+    again.set_epoch(3)
+    pruner.set_epoch(3)
+    assert train(again) == train(pruner) != []
 
 
 # ---- what is noticed ----

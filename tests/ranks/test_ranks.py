@@ -181,8 +181,8 @@ def test_only_a_plan_takes_collective_calls() -> None:
     first, agree = run_ranks(2, count_collectives)[0], ("all_gather", 80)
     kept = (
         "all_gather",
-        140,
-    )  # what all ranks must know of each: seen, 9 counts of marks, 4 faults, epoch, whether restored, 3 levels
+        156,
+    )  # what all ranks must know of each: seen, 9 counts of marks, 6 faults, epoch, whether restored, 3 levels
     for name in ("mean", "random", "none"):
         assert first[name] == [agree, ("all_reduce", 88), kept]
         assert first[name + " again"] == [("all_reduce", 88), kept]

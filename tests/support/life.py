@@ -14,10 +14,12 @@ class Life:
     def __init__(self, n: int, rule: Rule, seed: int, shuffle: bool, protected: Sequence[int]) -> None:
         self.oracle = Oracle(n, rule, seed=seed, shuffle=shuffle, protected=protected)
         self.planned_samples = self.planned_kept = 0
-        self.restarted = self.behind = False
+        self.restarted = False
+        self.past: int | None = None  # an epoch that was over at the last restart, while its plan is still the oracle's
         self.go_to(0)
 
     def go_to(self, epoch: int) -> None:
+        self.past = None
         self.epoch, self.planned, self.selected, self.exhausted, self.nothing_left = epoch, False, False, False, False
 
     def is_over(self) -> bool:
@@ -27,6 +29,7 @@ class Life:
     def need_plan(self) -> None:
         if self.planned:
             return
+        self.past = None
         self.oracle.plan(self.epoch, pruning=prunes(self.epoch, NUM_EPOCHS, DELTA, WARMUP))
         self.planned, self.restored_with = True, frozenset[int]()
         self.scored = self.scored_here = self.non_finite = 0
@@ -37,9 +40,10 @@ class Life:
         return self.oracle.orders(visited=self.restored_with)[0]
 
     def set_epoch(self, epoch: int) -> None:
-        # A trainer that counts from an earlier epoch, or looks at each past epoch.
-        self.behind = self.restarted and (epoch < self.epoch or (epoch == self.epoch and self.behind))
-        if self.behind:
+        if epoch == self.past:
+            self.go_to(epoch)
+            self.planned, self.nothing_left = True, True
+        if self.restarted and epoch < self.epoch:  # a trainer that counts from 0 again, or looks at each past epoch
             self.exhausted = self.exhausted and self.scored_here > 0
             return
         if epoch != self.epoch:
@@ -82,9 +86,11 @@ class Life:
 
     def restart(self) -> None:
         """A new process has loaded the state."""
-        self.restarted, self.selected, self.behind = True, False, False
-        if self.planned and any(self.oracle.kept) and not self.oracle.orders(visited=frozenset(self.oracle.visited))[0]:
-            self.go_to(self.epoch + 1)  # an epoch of which nothing is left is over
+        self.restarted, self.selected = True, False
         if self.planned:
             self.restored_with, self.scored_here, self.non_finite = frozenset(self.oracle.visited), 0, 0
         self.exhausted, self.nothing_left = False, self.planned and not self.order()
+        if self.nothing_left and any(self.oracle.kept):
+            over = self.epoch
+            self.go_to(over + 1)
+            self.past = over
