@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from infobatch_fast import InfoBatch, MeanThreshold, QuantileTiers
 from infobatch_fast.bench.baselines import PlainTorch
-from infobatch_fast.bench.contender import EPOCHS
+from infobatch_fast.bench.contender import EPOCHS, ignore_notices
 from infobatch_fast.bench.timing import Effort, Timed, alternate, spread
 from infobatch_fast.machine import available_bytes
 
@@ -191,6 +191,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--sizes", default="1e8,1e9", help="numbers of samples")
     arguments = parser.parse_args()
+    ignore_notices()
     device = InfoBatch(1, 1, device=arguments.device).device
     bandwidth = copy_bandwidth(device)
     show("copy", bytes_a_second=bandwidth, key=f"copy {bandwidth / 1e9:.0f} GB/s")

@@ -13,6 +13,7 @@ from ..engine import ops
 from ..engine.device import check_device
 from ..machine import load, provenance
 from . import compare, documents, suite, table
+from .contender import ignore_notices
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[Any]
@@ -53,6 +54,7 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
         text, slower = compare.compare(*map(documents.read, arguments.compare))
         print(text)
         return 1 if slower else 0
+    ignore_notices()
     devices = arguments.devices or ["cpu", *(["cuda"] if torch.cuda.is_available() and ops.CUDA_ARCHITECTURES else [])]
     sizes = arguments.sizes or _sizes(QUICK_SIZES if arguments.quick else SIZES)
     document = provenance(list(command)) | {"quick": arguments.quick, "rows": []}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import chain
@@ -62,6 +63,11 @@ class Contender:
     def batches(self, size: int) -> Iterator[list[int]]:
         """The same in lists, by default as a DataLoader makes them of a sampler's ids."""
         return iter(BatchSampler(self.ids(), size, drop_last=False))
+
+
+def ignore_notices() -> None:
+    """Measurements hand over ids and select epochs as no training run would, which a pruner warns of."""
+    warnings.filterwarnings("ignore", r"update got|index: \d+ losses came|set_epoch", RuntimeWarning)
 
 
 class Ours(Contender):

@@ -37,7 +37,8 @@ class DynamicEpochs(Epochs):
 
     def select(self, epoch: int) -> None:
         """``set_epoch``. The current epoch may be iterated again; after a restart an earlier one is ignored, for good, but for the
-        one that the checkpoint was taken in."""
+        one that the checkpoint was taken in.
+        """
         with self.changing:
             self._select(self.check_epoch(epoch, self.epoch), by_trainer=True)
 

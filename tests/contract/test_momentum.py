@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from infobatch_fast import InfoBatch, MeanThreshold, NoPruning, QuantileTiers, RandomPruning
 from support.compare import RULES, SCORES, assert_same_decisions, bits, policy_of
 from support.oracle import Oracle, Rule
-from support.ranks import needs_gloo, own_ids, run_ranks
+from support.ranks import arbitrary, needs_gloo, own_ids, run_ranks
 from support.refusals import INTS, raises
 from support.restarts import BATCH, restored, run_of, saved
 from support.runs import ARBITRARY, loss_of, record, record_all, snapshot, train
@@ -164,6 +164,7 @@ def test_a_momentum_is_in_0_to_1(value: Any, error: type[Exception]) -> None:
             make(value)
 
 
+@arbitrary
 def on_ranks() -> Any:
     pruner = InfoBatch(1030, 9, policy=policy_of(RULES["mean, momentum"]), delta=1.0)
     ids = own_ids(pruner)

@@ -7,7 +7,7 @@ from infobatch_fast import InfoBatch
 from support.compare import RULES, bits, feed, make_scores, policy_of, seen_of
 from support.draws import shard
 from support.oracle import Oracle, Rule
-from support.ranks import needs_gloo, run_ranks
+from support.ranks import arbitrary, needs_gloo, run_ranks
 
 
 def check(n: int, rule: Rule, name: str, *, drop_last: bool, **kind: bool) -> None:
@@ -47,6 +47,7 @@ def check(n: int, rule: Rule, name: str, *, drop_last: bool, **kind: bool) -> No
     assert restored.epoch == 5
 
 
+@arbitrary
 def check_all() -> None:
     for n in (64, 257, 1030):
         check(n, RULES["mean"], "losses", drop_last=False)

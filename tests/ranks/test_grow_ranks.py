@@ -9,12 +9,13 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 
 from infobatch_fast import InfoBatch
-from support.ranks import error_of, flat, needs_gloo, own_ids, run_ranks
+from support.ranks import arbitrary, error_of, flat, needs_gloo, own_ids, run_ranks
 from support.runs import loss_of, order, record
 
 pytestmark = needs_gloo
 
 
+@arbitrary
 def on_ranks(folder: str, kind: dict[str, Any]) -> Any:
     pruner = InfoBatch(1030, 9, delta=1.0, seed=4, protect=range(0, 1030, 3), **kind)
     facts: list[Any] = []

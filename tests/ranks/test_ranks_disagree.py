@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from infobatch_fast import InfoBatch, QuantileTiers
 from support.draws import shard
-from support.ranks import error_of, needs_gloo, own_ids, run_ranks
+from support.ranks import arbitrary, error_of, needs_gloo, own_ids, run_ranks
 from support.runs import record
 
 pytestmark = needs_gloo
@@ -63,6 +63,7 @@ def test_ranks_that_differ_all_fail_with_one_message_that_names_the_difference()
     assert "the data set of 2 samples is too small for 3 ranks" in ranks[0]["too small"]
 
 
+@arbitrary
 def score_samples_of_others() -> list[str]:
     messages = []
     pruner = InfoBatch(1000, 9, delta=1.0)

@@ -25,7 +25,7 @@ import torch.distributed as dist
 
 from infobatch_fast import InfoBatch
 from support.gpus import GPUS, ON_A_GPU
-from support.runs import loss_of, record
+from support.runs import ARBITRARY_NOTICES, loss_of, record
 
 CONTEXT = multiprocessing.get_context("forkserver")
 SLOW = [
@@ -64,6 +64,12 @@ class Killed(Exception):
 
 class NotConnected(AssertionError):
     """The ranks found no way to each other; over gloo ``target`` has then begun on none of them."""
+
+
+def arbitrary(target: Callable[..., Any]) -> Callable[..., Any]:
+    """Marks what ranks run as tests are marked by ``ARBITRARY``."""
+    target.is_arbitrary = True  # type: ignore[attr-defined]
+    return target
 
 
 def run_ranks(world: int, target: Callable[..., Any], *args: Any, backend: str = "gloo") -> list[Any]:
@@ -129,6 +135,8 @@ def _collect(started: Sequence[Any], pipes: Sequence[Any]) -> list[Any]:
 
 def _rank(rank: int, world: int, backend: str, store: str, pipe: Any, target: Callable[..., Any], args: tuple[Any, ...]) -> None:
     warnings.filterwarnings("error", module="infobatch_fast|support|test_")  # as pytest does in its own process
+    if hasattr(target, "is_arbitrary"):
+        warnings.filterwarnings("ignore", ARBITRARY_NOTICES)
     torch.set_num_threads(1)
     place = {"init_method": f"file://{store}", "rank": rank, "world_size": world, "timeout": timedelta(seconds=PATIENCE)}
     connected = False

@@ -11,9 +11,10 @@ import torch
 from infobatch_fast import InfoBatch
 
 # For tests that hand over ids as no loader would, or select epochs as no trainer would: what is noticed then is no fault.
-ARBITRARY = pytest.mark.filterwarnings(
-    r"ignore:(index. \d+ losses came of|update got \d+ losses|set_epoch.\d+. is behind the last|\d+ samples of the plans before)"
+ARBITRARY_NOTICES = (
+    r"(index. \d+ losses came of|update got \d+ losses|set_epoch.\d+. is behind the last|\d+ samples of the plans before)"
 )
+ARBITRARY = pytest.mark.filterwarnings(f"ignore:{ARBITRARY_NOTICES}")
 
 
 def loss_of(index: torch.Tensor, epoch: int = 0) -> torch.Tensor:
