@@ -34,10 +34,9 @@ void count_unkept(std::int64_t* faults, std::int64_t id) {
   }
 }
 
-}  // namespace
-
-Status record(const Record& args, int) {
-  if (args.count == 0) return Status::kOk;
+// kVisits: args.visits, which would cost each sample a few instructions.
+template <bool kVisits>
+Status store_all(const Record& args) {
   float* const scores = args.scores;
   std::uint8_t* const marks = args.marks;
   float* const weights = args.weights;
@@ -51,7 +50,6 @@ Status record(const Record& args, int) {
   for (std::uint32_t mark = 0; mark < 1u << kMarkBits; ++mark) {
     weight_of_mark[mark] = args.tiers->weights[tier_of_mark(mark)] * args.share;
   }
-  const std::uint32_t visited = args.visits ? kVisitedMark : 0, taken_for_kept = args.visits ? 0 : kKeptMark;
   std::int64_t slots[kTile + kPrefetchDistance];
   const auto prefetch = [&](int i) {
     const std::int64_t slot = std::max<std::int64_t>(slots[i], 0);
@@ -76,13 +74,22 @@ Status record(const Record& args, int) {
       const int shift = kMarkBits * static_cast<int>(slot % 2);
       const std::uint32_t mark = (pair >> shift) & 0xFu;
       weights[start + i] = weight_of_mark[mark];
-      pair |= static_cast<std::uint8_t>(visited << shift);
-      if (((mark | taken_for_kept) & kKeptMark) == 0) count_unkept(args.faults, args.index[start + i]);
+      if constexpr (kVisits) {
+        pair |= static_cast<std::uint8_t>(kVisitedMark << shift);
+        if ((mark & kKeptMark) == 0) count_unkept(args.faults, args.index[start + i]);
+      }
       if (is_finite_bits(bits_of(score))) scores[slot] = score;
       else args.faults[kNonFinite] += 1;
     }
   }
   return Status::kOk;
+}
+
+}  // namespace
+
+Status record(const Record& args, int) {
+  if (args.count == 0) return Status::kOk;
+  return args.visits ? store_all<true>(args) : store_all<false>(args);
 }
 
 Status look_up(const LookUp& args, int) {

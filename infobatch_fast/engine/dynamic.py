@@ -164,12 +164,10 @@ class DynamicEpochs(Epochs):
 
     def _is_done(self, plan: Plan) -> bool:
         """Whether nothing is left of the epoch. Several ranks must say the same without asking, so they go by what came back."""
-        came = self.scored - self._scored_before
-        if self._exhausted:
-            yielded, is_told = self._yielded, came - self.late >= self._yielded
-        else:  # nobody asks the sampler where a stream or another loader brings the samples
-            yielded, is_told = plan.length, came - self.late == plan.length and not self._has_begun
-        if came < yielded or yielded == 0 or (self.planner.ranks.num_replicas > 1 and not is_told):
+        came, alone = self.scored - self._scored_before, self.planner.ranks.num_replicas == 1
+        yielded = self._yielded if self._exhausted else plan.length
+        is_told = self._exhausted and came - self.late >= yielded
+        if came < yielded or yielded == 0 or not (alone or is_told):
             return False
         return count_unvisited(self.table.marks) <= (max(0, plan.available - yielded) if is_told else 0)
 
@@ -186,6 +184,11 @@ class DynamicEpochs(Epochs):
             past = super().to_save()
             self._move_to(self.epoch + 1)
             self._past, self.scored = past, 0
+
+    def replace_planner(self, planner: Planner) -> None:
+        """As in ``Epochs``; the table that held the marks of a past epoch is gone."""
+        super().replace_planner(planner)
+        self._past = None
 
     def _is_over(self, plan: Plan) -> bool:
         """Whether the next iteration is one of the next epoch. A checkpoint may have been taken when all was visited."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sized
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import torch
 
@@ -22,14 +22,6 @@ from .ranks import Ranks
 from .settings import Settings
 from .state import pack_state, unpack_state
 from .table import BAD_ID, Faults, ScoreTable, memory_for
-
-
-class _Batch(NamedTuple):
-    """The batch whose losses came last, with the version of its tensor, and the token of its plan."""
-
-    given: object
-    version: int
-    plan: object
 
 
 class Engine:
@@ -71,7 +63,7 @@ class Engine:
             planner = Planner(table, settings)
             self._token = torch.zeros(1, dtype=torch.float32, device=device)  # see compiled.py
         self.stage: str | None = None
-        self._batch = _Batch(None, -1, None)
+        self._batch: tuple[object, int | None, object] = (None, None, None)  # of the last update: index, its version, plan
         self.epochs: Epochs = DynamicEpochs(planner) if settings.lengths.is_dynamic else Flow(planner)
         self._handle = compiled.register(self)
 
@@ -107,7 +99,6 @@ class Engine:
             weights = compiled.record(self._token, index, scores.detach(), self._handle, averaged, True)
         else:  # the same without the dispatcher, which takes as long as all the rest
             weights = self.record_now(index, scores, averaged, True, self._is_again(given))
-            self._batch = _Batch(given, _version_of(given), self._plan_token())
         return torch.dot(losses, weights) if averaged else _reduced(losses * weights, reduction)
 
     def record(self, index: torch.Tensor, scores: torch.Tensor) -> None:
@@ -154,13 +145,15 @@ class Engine:
             raise IndexError(unkept_samples(len(unkept), unkept[0], self.epochs.epoch))
 
     def _is_again(self, given: Index) -> bool:
-        """Whether it is the tensor of the update before, unchanged since, in the same epoch: another loss of the same batch."""
-        before = self._batch
-        return before.given is given and before.version == _version_of(given) >= 0 and before.plan is self._plan_token()
-
-    def _plan_token(self) -> object:
-        plan = self.epochs.plan_in_force
-        return None if plan is None else plan.token
+        """Whether it is the tensor of the update before, unchanged since, under the same plan: another loss of the same batch."""
+        try:
+            version = given._version if type(given) is torch.Tensor else None
+        except RuntimeError:  # a tensor of inference mode counts no versions
+            version = None
+        before, plan = self._batch, self.epochs.plan_in_force
+        token = plan and plan.token
+        self._batch = (given, version, token)
+        return before[0] is given and before[1] == version is not None and before[2] is token
 
     # ---- what is known of samples ----
 
@@ -223,11 +216,6 @@ class Engine:
             "InfoBatch cannot be pickled: save pruner.state_dict() instead, pass the data set, not the pruner, to worker processes "
             "and leave it out of hyperparameters, self.save_hyperparameters(ignore=['pruner'])"
         )
-
-
-def _version_of(index: Index) -> int:
-    """How often torch has written a tensor; -1 where that is not known, or it is none."""
-    return index._version if type(index) is torch.Tensor and not index.is_inference() else -1
 
 
 def _as_stored(scores: torch.Tensor) -> torch.Tensor:

@@ -80,6 +80,7 @@ class Life:
         if self.planned and not self.is_over():
             return False
         self.oracle.grow(n)
+        self.past = None
         if self.planned:
             self.go_to(self.epoch + 1)
         return True
