@@ -128,7 +128,8 @@ class EpochProgressLR(LRScheduler):
         if not {"scheduler", "last_epoch", "total_steps"} <= state_dict.keys() or state_dict["total_steps"] != self._total:
             raise ValueError(
                 f"state_dict must be that of an EpochProgressLR with total_steps={self._total}, got "
-                f"total_steps={state_dict.get('total_steps')!r} and keys {sorted(state_dict)}"
+                f"total_steps={state_dict.get('total_steps')!r} and keys {sorted(state_dict)}: construct the scheduler, and the "
+                "one inside it, with the total_steps of the saved run"
             )
         self._inner.load_state_dict(state_dict["scheduler"])
         self.last_epoch = state_dict["last_epoch"]

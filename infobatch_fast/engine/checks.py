@@ -18,8 +18,8 @@ from .sources import refuse_ids_inside
 Index: TypeAlias = torch.Tensor | Sequence[int] | int
 
 
-def check_int(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """``value`` as an int in [low, high], NumPy's ints included.
+def check_int(name: str, value: Any, low: int, high: int | None = None, meaning: str = "") -> int:
+    """``value`` as an int in [low, high], NumPy's ints included. ``meaning`` is told where it is out of range.
 
     Raises:
         TypeError: It is no integer.
@@ -33,7 +33,7 @@ def check_int(name: str, value: Any, low: int, high: int | None = None) -> int:
         raise TypeError(f"{name} must be an int, got {value!r} of type {type(value).__name__}") from None
     if number < low or (high is not None and number > high):
         span = f"at least {low}" if high is None else f"in [{low}, {high}]"
-        raise ValueError(f"{name} must be {span}, got {number}")
+        raise ValueError(f"{name} must be {span}, got {number}" + (f": it is {meaning}" if meaning else ""))
     return number
 
 

@@ -19,10 +19,9 @@ class Notices:
         """More losses came than samples were to be visited."""
         self._tell(
             "too many",
-            f"update got {count} losses in epoch {epoch}, and {most} samples are visited in it: pruner.progress, and with it "
-            "EpochProgressLR, runs ahead. For a second loss of a batch (SAM, several heads, mixup) call weigh(index, losses), "
-            "which records nothing; give a sample of several rows one loss (docs/losses.md); and see that no two workers of a "
-            "stream read the same samples",
+            f"update got {count} losses in epoch {epoch}, and {most} samples are visited in it: pruner.progress and with it "
+            "EpochProgressLR run ahead. Call update once a batch, weigh(index, losses) for other losses of it (SAM, heads, mixup), "
+            "and record in validation; give a sample of several rows one loss; split streams among workers (docs/losses.md)",
         )
 
     def skipped(self, count: int, yielded: int, epoch: int) -> None:
@@ -57,7 +56,8 @@ class Notices:
         self._tell(
             "counted from one",
             f"set_epoch({epoch}) is behind the last epoch of num_epochs={num_epochs}, where nothing is pruned and schedules stand "
-            f"at their end: epochs count from 0 to {num_epochs - 1}. Pass epoch - 1, or construct InfoBatch with more epochs",
+            f"at their end: epochs count from 0 to {num_epochs - 1}. Begin with set_epoch(0), or pass InfoBatch as many epochs as "
+            "the run has",
         )
 
     def _tell(self, kind: str, text: str) -> None:
@@ -69,8 +69,7 @@ class Notices:
 def unkept_samples(count: int, example: int, epoch: int) -> str:
     """What is said of losses of samples that the plan does not keep, whether it is a warning or an error."""
     return (
-        f"index: {count} losses came of samples that the plan of epoch {epoch} does not keep, for instance {example}: the loader "
-        "does not draw from the pruner's sampler, or its data set has other indices, so the weights are wrong and nothing is "
-        "saved. Pass DataLoader(with_index(dataset), sampler=pruner.sampler) without shuffle, and wrap the data set that the "
-        "sampler indexes: with_index(Subset(...)). To score samples without training on them call record(index, scores)"
+        f"index: {count} losses came of samples that the plan of epoch {epoch} does not keep, for instance {example}: their "
+        "weights are wrong. Draw batches by DataLoader(with_index(dataset), sampler=pruner.sampler), without shuffle, with the "
+        "data set that InfoBatch got: with_index(Subset(...)). In validation call record(index, scores), or nothing"
     )

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from .checks import check_fraction, check_int
 
+EPOCHS = "the number of epochs of the run; where only max_steps is set, pass max_steps // S, steps_per_epoch=S, batch_size=B"
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -18,7 +20,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         meaning = "the fraction of the epochs after which all samples are used again; the paper's choice is 0.875"
-        object.__setattr__(self, "num_epochs", check_int("num_epochs", self.num_epochs, 1))
+        object.__setattr__(self, "num_epochs", check_int("num_epochs", self.num_epochs, 1, meaning=EPOCHS))
         object.__setattr__(self, "warmup_epochs", check_int("warmup_epochs", self.warmup_epochs, 0))
         object.__setattr__(self, "delta", check_fraction("delta", self.delta, closed=True, meaning=meaning))
 

@@ -31,9 +31,9 @@ def refuse_ids_inside(name: str, source: Any) -> None:
         if any(isinstance(outer, WRAPPERS) for outer in path[:-1]) or not _as_long(inner, source):
             classes = "(".join(type(dataset).__name__ for dataset in path) + ")" * (len(path) - 1)
             raise ValueError(
-                f"{name} is {classes}: with_index lies inside, so items come with ids of {len(inner)} samples of their own, which "
-                f"are not those of {type(source).__name__}, and losses would go to wrong samples. Write {_remedy(source)}, with "
-                "with_index outermost and around that alone"
+                f"{name} is {classes}: with_index lies inside, so items come with the ids of {len(inner)} samples inside and not "
+                f"with those of {type(source).__name__}, and losses would go to wrong samples. Write {_remedy(source)}, with no "
+                "with_index further inside"
             )
 
 

@@ -24,7 +24,7 @@ PIECE = 1 << 24  # scores looked at in one go, as torch makes temporary copies o
 _FITS = {  # what must be equal, and what to do if it is not
     "format": "it was written by another version of infobatch_fast",
     "algorithm": "it was written by a version of infobatch_fast that draws other samples",
-    "num_samples": "it belongs to a data set of another size",
+    "num_samples": "construct InfoBatch with the data set of the saved run, and after loading call grow() if samples were added",
     "seed": "construct InfoBatch with the seed of the saved run",
     "shuffle": "construct InfoBatch with the shuffle of the saved run",
     "shard": "construct InfoBatch with the shard of the saved run",

@@ -172,6 +172,6 @@ def _refuse_skipping(accelerator: Accelerator, sampler: InfoBatchSampler | InfoB
     inner = getattr(skipping, "batch_sampler", None)
     if skipped and sampler in (inner, getattr(inner, "sampler", None)) and sampler.engine.epochs.plan().restored:
         raise RuntimeError(
-            f"skip_first_batches skips {skipped} batches of an epoch that goes on after a restart, which leaves out what was "
-            "trained on before already, so their samples would not be trained on: iterate over the prepared loader itself"
+            f"skip_first_batches skips {skipped} batches that were not trained on: after a restart the loader begins behind those "
+            "that were. Leave skip_first_batches out, and iterate over the prepared loader itself"
         )

@@ -11,10 +11,9 @@ from transformers import Trainer, TrainerCallback
 from ..pruner import InfoBatch
 
 NOTHING_SCORED = (
-    "so nothing would ever be pruned: where a subclass overrides compute_loss, let it override "
-    "compute_sample_losses(self, outputs, labels, inputs) instead, which returns one loss for each sample, [B]; or let its "
-    "compute_loss take index = inputs.pop('infobatch_index', None) before the model is called, and return "
-    "self.pruner.update(index, losses) where that is not None. A training_step of its own hands the batch on whole"
+    "so nothing would ever be pruned: instead of compute_loss override compute_sample_losses(self, outputs, labels, inputs), which "
+    "returns one loss a sample, [B]. A compute_loss that stays takes index = inputs.pop('infobatch_index', None) before it calls "
+    "the model, and returns self.pruner.update(index, losses) where index is not None"
 )
 
 

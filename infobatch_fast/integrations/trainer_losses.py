@@ -57,8 +57,8 @@ def check_losses(losses: Any, index: torch.Tensor) -> torch.Tensor | SampleLosse
     if len(values) != len(index):
         raise ValueError(
             f"got {len(values)} losses for a batch of {len(index)} samples: data_collator must return one row for each sample that "
-            f"it got, in their order. Leave samples out of train_dataset and not in data_collator, do not pack several into one "
-            f"row, or {ASK}"
+            f"it got, in their order. Leave samples out of train_dataset, not in data_collator; where a sample has several rows, "
+            f"{ASK}"
         )
     return losses
 
