@@ -67,7 +67,7 @@ class Contender:
 
 def ignore_notices() -> None:
     """Measurements hand over ids and select epochs as no training run would, which a pruner warns of."""
-    warnings.filterwarnings("ignore", r"update got|index: \d+ losses came|set_epoch", RuntimeWarning)
+    warnings.filterwarnings("ignore", r"update got|index: \d+ losses came|set_epoch|epoch \d+ was trained", RuntimeWarning)
 
 
 class Ours(Contender):

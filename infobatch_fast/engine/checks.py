@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
 from . import ops
 from .odd import is_sharded, refuse_odd
@@ -82,11 +83,16 @@ def check_size(data_source: Sized | int, name: str = "data_source") -> int:
     """Number of samples of a data set, or the number itself.
 
     Raises:
-        TypeError: It has no length.
+        TypeError: It has no length, or is a loader.
         ValueError: It is empty, or above 2^40, or a data set inside of it hands out ids of its own.
     """
     if isinstance(data_source, Integral) and not isinstance(data_source, bool):
         return check_int(name, data_source, 1, ops.MAX_SAMPLES)
+    if isinstance(data_source, DataLoader):
+        raise TypeError(
+            f"{name} is a DataLoader, whose length is its number of batches: pass the data set, {name}.dataset, and give the "
+            "loader sampler=pruner.sampler"
+        )
     refuse_ids_inside(name, data_source)
     try:
         size = len(data_source)  # type: ignore[arg-type]

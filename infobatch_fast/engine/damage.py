@@ -79,6 +79,16 @@ def number_check(state: dict[str, Any]) -> int:
     return int.from_bytes(sha256(text.encode()).digest()[:7], "big")
 
 
+def sealed(state: dict[str, Any]) -> dict[str, Any]:
+    """A state with the check of its numbers.
+
+    The end of an epoch is noted by that check once more: a flipped bit makes none, and ranks that do not agree on it agree on
+    all that is checked.
+    """
+    check = number_check(state)
+    return state | {"number_check": check} | ({"is_over": check} if state.get("is_over") else {})
+
+
 def check_version(state: Any, current: int) -> None:
     """Names the version of a state that was written before there were checks.
 
@@ -109,6 +119,8 @@ def check_damage(
     found = number_check(state)
     if found != state["number_check"]:
         raise ValueError(f"state['number_check'] is {state['number_check']}, and its numbers make {found}: {LOST}")
+    if state.get("is_over", 0) not in (0, found):
+        raise ValueError(f"state['is_over'] must be 0 or {found}, got {state['is_over']}: {LOST}")
     here = row_checks(scores, marks.to(scores.device), None if protect is None else protect.to(scores.device), first_row)
     differ = (here != checks.to(scores.device)).view(-1, CHECK_BYTES).any(1)
     if bool(differ.any()):

@@ -15,6 +15,8 @@ from .marks import VISITED, count_unvisited
 from .plan import Plan
 from .planner import Planner
 
+MANY_TIMES = 3  # that an epoch may be gone through on purpose
+
 
 class DynamicEpochs(Epochs):
     """One plan an epoch, and one epoch an iteration.
@@ -40,7 +42,10 @@ class DynamicEpochs(Epochs):
         one that the checkpoint was taken in.
         """
         with self.changing:
-            self._select(self.check_epoch(epoch, self.epoch), by_trainer=True)
+            epoch = self.check_epoch(epoch, self.epoch)
+            if epoch > 0 and not (self.has_scores or self._was_loaded or self.planned_samples):
+                self.notices.begins_late(epoch)
+            self._select(epoch, by_trainer=True)
 
     def go_on_at(self, place: Place) -> None:
         """A loader goes on in the epoch of ``place``."""
@@ -60,6 +65,8 @@ class DynamicEpochs(Epochs):
             self._exhausted = self._exhausted and self.scored > self._scored_before
             return
         if epoch != self.epoch:
+            if by_trainer and self._exhausted and self._plan is not None and self.scored == self._scored_before:
+                self._note_skipped(self._plan, self._yielded)
             self._move_to(epoch)
         elif self._plan is not None:
             self._expect(self._plan.length)
@@ -102,8 +109,11 @@ class DynamicEpochs(Epochs):
 
     def _expect(self, losses: int) -> None:
         """So many more may come, as the epoch is gone through once more."""
-        if self.scored > self._scored_before:
+        came, plan = self.scored - self._scored_before, self._plan
+        if came > 0:
             self._most += losses
+        if plan is not None and came >= MANY_TIMES * plan.length > 0:
+            self.notices.repeated(self.epoch, came // plan.length)
 
     def record(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool, again: bool) -> torch.Tensor:
         """Records a batch."""
@@ -173,14 +183,14 @@ class DynamicEpochs(Epochs):
 
     def more_state(self) -> dict[str, Any]:
         """Whether nothing is left of the epoch."""
-        return {"is_over": self._past is not None or (self._plan is not None and self._is_done(self._plan))}
+        return {"is_over": int(self._past is not None or (self._plan is not None and self._is_done(self._plan)))}
 
     def check_more(self, state: dict[str, Any]) -> None:
         """Nothing to check."""
 
     def load_more(self, state: dict[str, Any]) -> None:
         """Where nothing is left of the epoch the next one is the current one, unless the trainer selects the one that is over."""
-        if state.get("is_over", False) and self.epoch < LAST_EPOCH:
+        if state.get("is_over") and self.epoch < LAST_EPOCH:
             past = super().to_save()
             self._move_to(self.epoch + 1)
             self._past, self.scored = past, 0
@@ -217,7 +227,10 @@ class DynamicEpochs(Epochs):
         ranks, came, plan = self.planner.ranks, self.scored - self._scored_before, self._plan
         if ranks.num_replicas > 1 and 0 < came * ranks.num_replicas <= 1.1 * self._yielded:
             self.notices.sharded(ranks.rank, ranks.num_replicas, came, self._yielded, self.epoch)
-        if plan is not None and plan.restored and missing > 0 < came:
-            first = self.table.look_up(plan.order(0, 1)).marks
-            if not int(first) & VISITED:
-                self.notices.skipped(missing, self._yielded, self.epoch)
+        if plan is not None and missing > 0 < came:
+            self._note_skipped(plan, missing)
+
+    def _note_skipped(self, plan: Plan, missing: int) -> None:
+        """Late losses are of the last samples that were yielded, and skipped ones of the first."""
+        if plan.restored and missing > 0 and not int(self.table.look_up(plan.order(0, 1)).marks) & VISITED:
+            self.notices.skipped(missing, self._yielded, self.epoch)

@@ -131,7 +131,10 @@ class Engine:
             self.epochs.plan()
         if self.settings.check_first:
             self._check_now(index, visits)
-        return self.epochs.record(index, scores, averaged, again) if visits else self.table.record(index, scores, visits=False)
+        if visits:
+            return self.epochs.record(index, scores, averaged, again)
+        self.epochs.has_scores = True
+        return self.table.record(index, scores, visits=False)
 
     def weights_now(self, index: torch.Tensor) -> torch.Tensor:
         """What ``compiled.weigh`` calls back at run time: weights of int64 [B] under the current plan, float32 [B]."""

@@ -77,6 +77,7 @@ class Epochs(ABC):
         planned_samples, planned_kept: Sums over the plans made so far.
         saved_fraction: What the latest pruned plan saved; None before there is one that knew scores.
         ends_at: The fraction of an epoch after which the trainer ends it, where it has told.
+        has_scores: Whether scores came apart from training, by ``record``.
         running: The token of the iterations whose ids are those that will be trained on; None while there is none.
         changing: Held while the epoch moves on, a plan is made or an iteration begins, as loaders iterate in threads of their own.
             It may be taken again by the thread that has it, and is taken before ``BitDirectory.lock``, never after it.
@@ -92,6 +93,7 @@ class Epochs(ABC):
         self.notices = Notices()
         self.saved_fraction: float | None = None
         self.ends_at: float | None = None
+        self.has_scores = False
         self.running: object | None = None
         self.changing = threading.RLock()
         self.moves = torch.zeros(1, dtype=torch.int64, device="cpu")

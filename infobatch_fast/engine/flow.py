@@ -286,7 +286,7 @@ class Flow(Epochs):
 
     def load_more(self, state: dict[str, Any]) -> None:
         """A dynamic run has no clock: each of its epochs then counts as one of the trainer's."""
-        of_epochs = (self.epoch + state.get("is_over", False)) * (self._clock.length or 0)
+        of_epochs = (self.epoch + bool(state.get("is_over"))) * (self._clock.length or 0)
         self._clock.load(state["done"] // self.table.ranks.num_replicas if "done" in state else of_epochs)
         self._backlog.load(state.get("late_ids", ""), state.get("late_weights", ""))
         self._count_owed()

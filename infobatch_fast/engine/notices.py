@@ -29,8 +29,24 @@ class Notices:
         self._tell(
             "skipped",
             f"after load_state_dict the sampler yielded the {yielded} samples that were left of epoch {epoch}, and {count} of "
-            "them, the first ones, brought no loss: the loop skipped batches that had been left out already. Write no "
+            "them, from the first one on, brought no loss: the loop skipped batches that had been left out already. Write no "
             "skip_first_batches and no `if step < resumed: continue`, as the pruner goes on where it was",
+        )
+
+    def repeated(self, epoch: int, times: int) -> None:
+        """An epoch is gone through again and again."""
+        self._tell(
+            "repeated",
+            f"epoch {epoch} was trained on {times} times over, and begins once more: nothing else is pruned meanwhile, and "
+            "pruner.progress stands. Call pruner.set_epoch(epoch) before each epoch, with the next number each time",
+        )
+
+    def begins_late(self, epoch: int) -> None:
+        """A new pruner begins in a later epoch than the first."""
+        self._tell(
+            "begins late",
+            f"set_epoch({epoch}) comes first, and no sample has a score, so this epoch is full: epochs count from 0, and after a "
+            "restart load_state_dict(state) comes before set_epoch",
         )
 
     def sharded(self, rank: int, num_replicas: int, came: int, yielded: int, epoch: int) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from . import ops
 from .checks import check_int
-from .damage import CHECK_BYTES, check_damage, check_version, number_check, row_checks
+from .damage import CHECK_BYTES, check_damage, check_version, row_checks, sealed
 from .epochs import LAST_EPOCH, Epochs, SavedPlan
 from .marks import BYTES_PER_ROW, rows_of
 from .odd import is_sharded, oddity
@@ -40,7 +40,7 @@ def pack_state(epochs: Epochs) -> dict[str, Any]:
         # Plans follow each other inside an iteration: a loader's thread may make the next one before the state is written.
         state["marks"] = shared_tensor(table.row_marks.clone(), BYTES_PER_ROW * first_row, BYTES_PER_ROW * rows, ranks)
     state["row_checks"] = shared_tensor(_row_checks(table), CHECK_BYTES * first_row, CHECK_BYTES * rows, ranks)
-    return state | {"number_check": number_check(state)}
+    return sealed(state)
 
 
 def _row_checks(table: ScoreTable) -> torch.Tensor:
@@ -93,8 +93,7 @@ def _gather_state(epochs: Epochs) -> dict[str, Any]:
     if table.protect is not None:
         state["protected"] = ranks.collect(table.protect, [rows_of(size) for size in shards])
     state["row_checks"] = ranks.collect(_row_checks(table), [CHECK_BYTES * rows_of(size) for size in shards])
-    state["number_check"] = number_check(state)
-    return state if ranks.rank == 0 else {}
+    return sealed(state) if ranks.rank == 0 else {}
 
 
 def unpack_state(epochs: Epochs, state: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from torch.utils.data import ChainDataset, ConcatDataset, Dataset, StackDataset, Subset, random_split
+from torch.utils.data import ChainDataset, ConcatDataset, DataLoader, Dataset, StackDataset, Subset, random_split
 
 from infobatch_fast import InfoBatch, with_index
 from support.items import SIZE, Items
@@ -111,3 +111,8 @@ def test_attributes_of_these_names_that_are_something_else_do_not_matter() -> No
     other.dataset, other.datasets = "imagenet", 3  # type: ignore[attr-defined]
     for source in (Odd(), other, [1, 2], range(3)):
         assert InfoBatch(source, 3).num_samples == len(source)
+
+
+def test_a_loader_is_no_data_set() -> None:
+    with pytest.raises(TypeError, match=r"data_source is a DataLoader.*number of batches: pass the data set, data_source\.dataset"):
+        InfoBatch(DataLoader(range(100), 10), 4)

@@ -1,6 +1,7 @@
 """Misuse of epochs and restarts is noticed, and the documented loops are right after any checkpoint."""
 
 import copy
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -116,6 +117,7 @@ def test_a_trainer_that_selects_the_epoch_that_had_ended_finds_nothing_left_of_i
 @pytest.mark.parametrize("lengths", [{}, {"batch_size": 8, "steps_per_epoch": 20}], ids=["dynamic", "constant"])
 def test_epochs_counted_from_one_are_noticed(device: torch.device, lengths: dict[str, int]) -> None:
     pruner = pruner_of(device, **lengths)
+    record(pruner, [0], [1.0])
     for epoch in range(1, EPOCHS):
         pruner.set_epoch(epoch)
     with pytest.warns(
@@ -125,11 +127,38 @@ def test_epochs_counted_from_one_are_noticed(device: torch.device, lengths: dict
     pruner.set_epoch(EPOCHS + 1)  # once is enough
 
 
+def test_a_new_pruner_that_begins_in_a_later_epoch_is_noticed_at_once(device: torch.device) -> None:
+    pruner = pruner_of(device)
+    with pytest.warns(RuntimeWarning, match=r"set_epoch\(1\) comes first, and no sample has a score.*load_state_dict"):
+        pruner.set_epoch(1)
+    pruner.set_epoch(2)
+    scored = pruner_of(device)
+    scored.record([0], torch.ones(1, device=device))
+    scored.set_epoch(1)
+    restarted(pruner_of(device), device).set_epoch(1)
+
+
+@pytest.mark.parametrize("selects", [True, False])
+def test_an_epoch_that_is_trained_on_for_ever_is_noticed(device: torch.device, selects: bool) -> None:
+    pruner = pruner_of(device)
+
+    def train_without_counting() -> None:
+        for _ in range(8):
+            if selects:
+                pruner.set_epoch(0)
+            for batch in itertools.islice(pruner.sampler.batches(BATCH), 20):  # it is never iterated to its end
+                record(pruner, batch, [1.0] * len(batch))
+
+    with pytest.warns(RuntimeWarning, match=r"epoch 0 was trained on 3 times over, and begins once more.*set_epoch"):
+        train_without_counting()
+    assert pruner.epoch == 0
+
+
 def test_without_an_end_there_is_no_last_epoch(device: torch.device) -> None:
     pruner_of(device, steps_per_epoch=math.inf).set_epoch(EPOCHS)
 
 
-@pytest.mark.parametrize("skipped", [0, 1, 5])
+@pytest.mark.parametrize("skipped", [0, 1, 5, 17])
 def test_batches_that_are_skipped_after_a_restart_are_noticed(device: torch.device, skipped: int) -> None:
     pruner = pruner_of(device)
     train(pruner, steps=9)
@@ -141,7 +170,8 @@ def test_batches_that_are_skipped_after_a_restart_are_noticed(device: torch.devi
         again.set_epoch(1)
         return
     with pytest.warns(
-        RuntimeWarning, match=f"yielded the {SIZE - 72} samples that were left of epoch 0, and {skipped * 8} of them"
+        RuntimeWarning,
+        match=f"yielded the {SIZE - 72} samples that were left of epoch 0, and {min(skipped * 8, SIZE - 72)} of them",
     ):
         again.set_epoch(1)
 

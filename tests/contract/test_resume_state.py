@@ -8,7 +8,7 @@ import torch
 
 from infobatch_fast import InfoBatch
 from support.restarts import BATCH, SIZE, run_of, saved, sealed
-from support.runs import loss_of, order, record, snapshot, train
+from support.runs import ARBITRARY, loss_of, order, record, snapshot, train
 
 # ---- state_dict ----
 
@@ -163,6 +163,7 @@ def test_an_exhausted_state_is_followed_by_the_whole_next_epoch(device: torch.de
     assert again.epoch == 1
 
 
+@ARBITRARY
 def test_a_position_is_of_its_epoch_alone(device: torch.device) -> None:
     pruner = run_of(device)
     pruner.sampler.load_state_dict({"epoch": 2, "position": 30})

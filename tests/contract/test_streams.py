@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from infobatch_fast import InfoBatch, KeptOnly
 from support.loaders import KINDS, WORKER_WARNINGS
 from support.refusals import raises
-from support.runs import kept_set
+from support.runs import ARBITRARY, kept_set
 from support.streams import SIZE, Dicts, Pairs, Places, Positioned, assert_recorded, id_in_name, item, stream_of, train
 
 BATCH = 8
@@ -88,6 +88,7 @@ def test_shared_memory_is_a_bit_a_sample() -> None:
     assert kept._bits.is_shared()
 
 
+@ARBITRARY
 def test_the_wrapped_data_sets_set_epoch_is_called_with_the_epoch_in_force() -> None:
     dataset = Positioned()
     pruner, kept = stream_of(dataset)
