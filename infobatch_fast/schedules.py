@@ -67,8 +67,6 @@ class EpochProgressLR(LRScheduler):
         self._end = total_steps - 1 if cycles else total_steps  # OneCycleLR's last step is numbered total_steps - 1
         self._step_count = 1  # accelerate counts here
         self.last_epoch = 0
-        self._last = (0, 0.0)  # epochs done at the last step, and what part of the one in progress
-        self._share = 1.0  # of an epoch that is trained on, where epochs are cut short
 
     def step(self, epoch: int | None = None) -> None:
         """Call it after ``optimizer.step()``: brings the inner scheduler to where the run is.
@@ -85,16 +83,11 @@ class EpochProgressLR(LRScheduler):
             self.last_epoch += 1
 
     def _progress(self) -> float:
-        """That of the pruner, where an epoch is as long as the one before was."""
-        num_epochs = self._pruner.schedule.num_epochs
+        """That of the pruner, where an epoch is done where the one before ended."""
+        num_epochs, epochs = self._pruner.schedule.num_epochs, self._pruner.engine.epochs
         done = self._pruner.progress * num_epochs
         epoch = max(0, math.ceil(done - ROUNDING) - 1)  # one that is done to its end is still the one in progress
-        last_epoch, last_part = self._last
-        if epoch > last_epoch:
-            self._share = last_part or 1.0
-        self._last = epoch, done - epoch
-        share = self._pruner.engine.epochs.ends_at or self._share
-        return (epoch + min(1.0, (done - epoch) / share)) / num_epochs
+        return (epoch + min(1.0, (done - epoch) / (epochs.ends_at or epochs.ended_at))) / num_epochs
 
     def get_last_lr(self) -> list[Any]:
         """Learning rates of the parameter groups."""
@@ -115,8 +108,7 @@ class EpochProgressLR(LRScheduler):
             "scheduler": self._inner.state_dict(),
             "last_epoch": self.last_epoch,
             "total_steps": self._total,
-            "last": list(self._last),
-            "share": self._share,
+            "ended_at": self._pruner.engine.epochs.ended_at,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -133,8 +125,7 @@ class EpochProgressLR(LRScheduler):
             )
         self._inner.load_state_dict(state_dict["scheduler"])
         self.last_epoch = state_dict["last_epoch"]
-        last_epoch, last_part = state_dict.get("last", (0, 0.0))
-        self._last, self._share = (last_epoch, last_part), state_dict.get("share", 1.0)
+        self._pruner.engine.epochs.ended_at = state_dict.get("ended_at", 1.0)
 
 
 def _all_of(scheduler: Any) -> list[Any]:

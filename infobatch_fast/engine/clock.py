@@ -20,12 +20,14 @@ class Clock:
         length: Indices of an epoch of the trainer; None if it never ends.
         drawn: What iterations took.
         done: Losses that came back.
+        ended_at: The fraction after which the trainer's epoch before ended.
     """
 
     def __init__(self, lengths: Lengths) -> None:
         self.length = lengths.indices
         self._batch_size = lengths.batch_size or 1
         self.drawn = self.done = 0
+        self.ended_at = 1.0
         self._marked: int | None = None  # what set_epoch was called with
         self._done_when_marked = 0
         self._done_when_loaded: int | None = None
@@ -50,6 +52,7 @@ class Clock:
         """
         moved_on = self._marked not in (None, epoch) and self.done > self._done_when_marked
         if moved_on and self.length is not None and self.done % self.length:
+            self.ended_at = self.done % self.length / self.length
             self.done += -self.done % self.length
             self._was_cut = True
         self._spins = self.done == self._done_when_loaded

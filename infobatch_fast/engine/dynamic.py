@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .checks import check_int
-from .chunks import NOTHING, read_chunks
+from .chunks import CHUNK, NOTHING, read_chunks
 from .epochs import LAST_EPOCH, Epochs, Piece, Place, Reached, SavedPlan
 from .marks import VISITED, count_unvisited
 from .plan import Plan
@@ -35,7 +35,10 @@ class DynamicEpochs(Epochs):
         self._most = 0  # losses that this epoch may have
         self._spare = 0  # more of them, while it is not known what was drawn: a stream may be broken off and begin again
         self._has_begun = False  # an iteration of this epoch
-        self._past: tuple[int, int, SavedPlan | None] | None = None  # an epoch that was over when it was loaded, as ``to_save``
+        # An epoch that was over when it was loaded: its number, and as ``to_save`` while its marks are in the table.
+        self._over: int | None = None
+        self._past: tuple[int, int, SavedPlan | None] | None = None
+        self._rests = False  # the trainer has selected it when the next plan was made already, so that nothing is to be drawn
 
     def select(self, epoch: int) -> None:
         """``set_epoch``. The current epoch may be iterated again; after a restart an earlier one is ignored, for good, but for the
@@ -59,7 +62,11 @@ class DynamicEpochs(Epochs):
         its end stays over. The other spins through past epochs and takes a batch of each, whose loaders may read one to its end:
         no loss came of that, and the epoch is not over.
         """
-        if by_trainer and self._past is not None and epoch == self._past[0]:
+        self._rests = False
+        if by_trainer and epoch == self._over and self.scored == self._scored_before:
+            if self._past is None:  # the next plan was made over it
+                self._rests = True
+                return
             self.load(epoch, self._past[1], (self.planned_samples, self.planned_kept), self._past[2])
         if self._was_loaded and epoch < self.epoch:
             self._exhausted = self._exhausted and self.scored > self._scored_before
@@ -67,6 +74,7 @@ class DynamicEpochs(Epochs):
         if epoch != self.epoch:
             if by_trainer and self._exhausted and self._plan is not None and self.scored == self._scored_before:
                 self._note_skipped(self._plan, self._yielded)
+            self._note_end(self._fraction())
             self._move_to(epoch)
         elif self._plan is not None:
             self._expect(self._plan.length)
@@ -76,6 +84,8 @@ class DynamicEpochs(Epochs):
     def pieces(self, resume: Place | None, size: int, unit: int, drop_last: bool) -> Iterator[Piece]:
         """The plan's order; of the next epoch if this one was yielded to its end."""
         with self.changing:
+            if self._rests:
+                return
             plan, start = self._begin(resume)
         check = partial(self._check_running, plan.token, plan.epoch)
         for chunk in read_chunks(plan, start, size):
@@ -103,6 +113,7 @@ class DynamicEpochs(Epochs):
             self._expect(plan.length - start)
             return plan, start
         # Whether an iteration that was exhausted will still be trained on, nobody knows here: what comes counts under the new plan.
+        self._note_end(self._yielded / plan.length if self._exhausted and plan.length else 1.0)
         self._move_on()
         plan, self._has_begun, self._spare = self.plan(), True, 0
         return plan, 0
@@ -138,6 +149,8 @@ class DynamicEpochs(Epochs):
         everything that was yielded was scored; nor for somebody who calls set_epoch, and may ask in the last step.
         """
         with self.changing:
+            if self._rests:
+                return 0
             plan = self.plan()
             if self._is_over(plan) and not self._was_selected and self.scored - self._scored_before >= self._yielded:
                 self._move_on()
@@ -174,6 +187,8 @@ class DynamicEpochs(Epochs):
 
     def _is_done(self, plan: Plan) -> bool:
         """Whether nothing is left of the epoch. Several ranks must say the same without asking, so they go by what came back."""
+        if plan.restored and plan.length == 0:
+            return True
         came, alone = self.scored - self._scored_before, self.planner.ranks.num_replicas == 1
         yielded = self._yielded if self._exhausted else plan.length
         is_told = self._exhausted and came - self.late >= yielded
@@ -188,12 +203,17 @@ class DynamicEpochs(Epochs):
     def check_more(self, state: dict[str, Any]) -> None:
         """Nothing to check."""
 
+    def load(self, epoch: int, scored: int, planned: tuple[int, int], saved_plan: SavedPlan | None) -> None:
+        """As in ``Epochs``; what was left of the run before is none of this one."""
+        self._exhausted = False
+        super().load(epoch, scored, planned, saved_plan)
+
     def load_more(self, state: dict[str, Any]) -> None:
         """Where nothing is left of the epoch the next one is the current one, unless the trainer selects the one that is over."""
         if state.get("is_over") and self.epoch < LAST_EPOCH:
             past = super().to_save()
             self._move_to(self.epoch + 1)
-            self._past, self.scored = past, 0
+            self._past, self._over, self.scored = past, past[0], 0
 
     def replace_planner(self, planner: Planner) -> None:
         """As in ``Epochs``; the table that held the marks of a past epoch is gone."""
@@ -212,7 +232,7 @@ class DynamicEpochs(Epochs):
         return plan
 
     def _move_to(self, epoch: int) -> None:
-        self._past, missing = None, 0
+        self._past, self._over, self._rests, missing = None, None, False, 0
         if self._exhausted:  # what the sampler yielded and nobody has trained on, or not yet
             missing = max(0, self._yielded - max(0, self.scored - self._scored_before - self.late))
             self._note_missing(missing)
@@ -225,12 +245,23 @@ class DynamicEpochs(Epochs):
     def _note_missing(self, missing: int) -> None:
         """Looks for the causes that can be told from losses which are only late."""
         ranks, came, plan = self.planner.ranks, self.scored - self._scored_before, self._plan
-        if ranks.num_replicas > 1 and 0 < came * ranks.num_replicas <= 1.1 * self._yielded:
-            self.notices.sharded(ranks.rank, ranks.num_replicas, came, self._yielded, self.epoch)
+        if plan is not None and ranks.num_replicas > 1 and 0 < came * ranks.num_replicas <= 1.1 * self._yielded:
+            if not self._were_visited(plan, came).all():  # if they were, the loop was left behind them
+                self.notices.sharded(ranks.rank, ranks.num_replicas, came, self._yielded, self.epoch)
         if plan is not None and missing > 0 < came:
             self._note_skipped(plan, missing)
 
     def _note_skipped(self, plan: Plan, missing: int) -> None:
         """Late losses are of the last samples that were yielded, and skipped ones of the first."""
-        if plan.restored and missing > 0 and not int(self.table.look_up(plan.order(0, 1)).marks) & VISITED:
+        if plan.restored and missing > 0 and not self._were_visited(plan, missing).any():
             self.notices.skipped(missing, self._yielded, self.epoch)
+
+    def _were_visited(self, plan: Plan, count: int) -> torch.Tensor:
+        """Of the first ``count`` samples of a plan's order, or of as many as are enough to tell: bool, on the table's device."""
+        ids = plan.order(0, min(count, plan.length, CHUNK))
+        return (self.table.look_up(ids).marks & VISITED).bool()
+
+    def _note_end(self, fraction: float) -> None:
+        """The epoch ends when so much of it was trained on, or soon will be."""
+        if fraction > 0:
+            self.ended_at = fraction

@@ -13,7 +13,7 @@ from .dynamic import DynamicEpochs
 from .epochs import Epochs
 from .flow import Flow
 from .growth import grow
-from .marks import KEPT
+from .marks import KEPT, VISITED
 from .notices import unkept_samples
 from .odd import refuse_odd
 from .planner import Planner
@@ -98,7 +98,7 @@ class Engine:
         if torch.compiler.is_compiling():
             weights = compiled.record(self._token, index, scores.detach(), self._handle, averaged, True)
         else:  # the same without the dispatcher, which takes as long as all the rest
-            weights = self.record_now(index, scores, averaged, True, self._is_again(given))
+            weights = self.record_now(index, scores, averaged, True, self._is_again(given) and self._was_visited(index))
         return torch.dot(losses, weights) if averaged else _reduced(losses * weights, reduction)
 
     def record(self, index: torch.Tensor, scores: torch.Tensor) -> None:
@@ -157,6 +157,10 @@ class Engine:
         token = plan and plan.token
         self._batch = (given, version, token)
         return before[0] is given and before[1] == version is not None and before[2] is token
+
+    def _was_visited(self, index: torch.Tensor) -> bool:
+        """Whether all of a batch was, as far as it can be told without waiting: others than torch may have written its tensor."""
+        return not index.is_cpu or bool((self.table.look_up(index).marks & VISITED).bool().all())
 
     # ---- what is known of samples ----
 

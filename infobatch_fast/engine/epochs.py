@@ -77,6 +77,7 @@ class Epochs(ABC):
         planned_samples, planned_kept: Sums over the plans made so far.
         saved_fraction: What the latest pruned plan saved; None before there is one that knew scores.
         ends_at: The fraction of an epoch after which the trainer ends it, where it has told.
+        ended_at: The one after which the epoch before ended.
         has_scores: Whether scores came apart from training, by ``record``.
         running: The token of the iterations whose ids are those that will be trained on; None while there is none.
         changing: Held while the epoch moves on, a plan is made or an iteration begins, as loaders iterate in threads of their own.
@@ -93,6 +94,7 @@ class Epochs(ABC):
         self.notices = Notices()
         self.saved_fraction: float | None = None
         self.ends_at: float | None = None
+        self.ended_at = 1.0
         self.has_scores = False
         self.running: object | None = None
         self.changing = threading.RLock()

@@ -55,6 +55,7 @@ class Flow(Epochs):
     def select(self, epoch: int) -> None:
         """``set_epoch``: the trainer begins another epoch, by its own count. It neither selects nor drops a plan."""
         self._clock.mark(self.check_epoch(epoch, self._clock.epoch or 0))
+        self.ended_at = self._clock.ended_at
 
     def prunes_next(self) -> bool:
         """Whether a plan that begins here is a pruned one: by the trainer's epoch, which is that of the first index."""

@@ -72,6 +72,7 @@ class LateLosses:
         # In which call an entry came, from 1; 0: it has not come. What is none came before all of them.
         self._came = -((self._ids < 0) | (self._ids == ops.MAX_SAMPLES)).long()
         self._calls = 0
+        self._last = self._ids[:0]  # ids of the last call
         self._left = AsyncNumber()
 
     def record(self, table: ScoreTable, index: torch.Tensor, scores: torch.Tensor, again: bool = False) -> torch.Tensor:
@@ -82,6 +83,7 @@ class LateLosses:
         slots, marks, _ = table.look_up(index)
         faults = table.faults.clone()
         weights = table.record(index, scores)
+        self._last = index
         if not again:
             self._calls += 1
             self.count = max(0, self.count - index.numel())
@@ -100,7 +102,8 @@ class LateLosses:
 
     def weights(self, index: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Those of a batch that comes next, or came last, where ``weights`` are by the plan in force: float32 [B]."""
-        entry, late, _, _ = self._find(index, (self._came != 0) & (self._came != self._calls))
+        is_last = torch.isin(index, self._last).all()
+        entry, late, _, _ = self._find(index, (self._came != 0) & ~(is_last & (self._came == self._calls)))
         return torch.where(late, self._weights[entry], weights)
 
     def expects(self, index: torch.Tensor) -> torch.Tensor:

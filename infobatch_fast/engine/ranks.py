@@ -54,10 +54,10 @@ class Ranks:
         self._told.append(what)
         warnings.warn(
             f"rank {self.rank} of {self.num_replicas} has waited {PATIENCE:g} s for the other ranks at {what}, and waits on "
-            "until the process group's timeout. All ranks must do it, in the same order. A plan is made by the first of these "
-            "calls in an epoch: the first batch of the sampler, len(sampler) or len(loader), update, weigh, weights, is_kept, "
-            "scores(index), stats, steps; histogram and grow are done together too. Usually one rank makes such a call alone, "
-            "under `if rank == 0`, or iterates once more: call it on all ranks, and print on one",
+            "until the process group's timeout. A rank that validates or saves alone is only late. Else one makes such a call "
+            "alone, under `if rank == 0`, or iterates once more: call it on all ranks, and print on one. A plan is made by the "
+            "first of these in an epoch: the first batch of the sampler, len(sampler) or len(loader), update, weigh, weights, "
+            "is_kept, scores(index), stats, steps; grow and histogram are done together too",
             RuntimeWarning,
             stacklevel=2,
         )

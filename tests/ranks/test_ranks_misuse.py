@@ -38,7 +38,8 @@ def wait_for_each_other(what: str) -> list[str]:
             if dist.get_rank() == 1:
                 time.sleep(1.0)
             TOGETHER[what](pruner)
-            pruner.set_epoch(pruner.epoch + 1)
+            if what == "the plan of epoch 0":
+                pruner.set_epoch(1)
     return [str(each.message) for each in told]
 
 
