@@ -180,6 +180,11 @@ class DynamicEpochs(Epochs):
     def check_more(self, state: dict[str, Any]) -> None:
         """Nothing to check."""
 
+    def load(self, epoch: int, scored: int, planned: tuple[int, int], saved_plan: SavedPlan | None) -> None:
+        """As in ``Epochs``; what the iteration before has yielded is of no account, and its plan is overwritten already."""
+        self._exhausted = False
+        super().load(epoch, scored, planned, saved_plan)
+
     def load_more(self, state: dict[str, Any]) -> None:
         """Where nothing is left of the epoch the next one is the current one, unless the trainer selects the one that is over."""
         if state.get("is_over", False) and self.epoch < LAST_EPOCH:
