@@ -199,9 +199,9 @@ class Flow(Epochs):
         self.scored = -self._backlog.count
         # Losses that did not come and whose samples were visited all the same never will: a batch that was left out, for instance.
         self._clock.done = self._clock.drawn - self._backlog.count
+        self._backlog.share()
         if self._backlog.lost:
             self.notices.never_came(self._backlog.lost, self.epoch)
-        self._backlog.share()
         return plan
 
     def _go_back_together(self, back: bool) -> None:
