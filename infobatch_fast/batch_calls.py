@@ -55,9 +55,10 @@ class BatchCalls:
         check_choice("reduction", reduction, REDUCTIONS)
         self.engine.check_trains()
         try:
+            checked = self._checked(index, "losses", losses)
             if scores is None:
-                return self.engine.update(index, self._checked(index, losses=losses), losses, losses, reduction)
-            checked = self._checked(index, losses=losses, scores=scores)
+                return self.engine.update(index, checked, losses, losses, reduction)
+            check_values("scores", scores, checked, self.engine.device)
             if losses.layout is not torch.strided:  # else it would fail behind the recording
                 refuse_odd(losses=losses)
             return self.engine.update(index, checked, losses, scores, reduction)
@@ -84,7 +85,7 @@ class BatchCalls:
         """
         check_choice("reduction", reduction, REDUCTIONS)
         try:
-            return self.engine.weigh(self._checked(index, losses=losses), losses, reduction)
+            return self.engine.weigh(self._checked(index, "losses", losses), losses, reduction)
         except Exception:
             explain_odd(index=index, losses=losses)
             raise
@@ -103,7 +104,7 @@ class BatchCalls:
             TypeError, ValueError, IndexError: As ``update``.
         """
         try:
-            self.engine.record(self._checked(index, scores=scores), scores)
+            self.engine.record(self._checked(index, "scores", scores), scores)
         except Exception:
             explain_odd(index=index, scores=scores)
             raise
@@ -141,10 +142,9 @@ class BatchCalls:
         """
         return self.engine.scores(index)
 
-    def _checked(self, index: Index, **values: torch.Tensor) -> torch.Tensor:
-        """``index`` as int64 [B] on the pruner's device, if all ``values`` fit it."""
+    def _checked(self, index: Index, name: str, values: torch.Tensor) -> torch.Tensor:
+        """``index`` as int64 [B] on the pruner's device, if ``values``, the argument ``name``, fit it."""
         device = self.engine.device
         checked = check_index(index, device)
-        for name, each in values.items():
-            check_values(name, each, checked, device)
+        check_values(name, values, checked, device)
         return checked

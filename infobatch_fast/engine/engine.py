@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sized
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import torch
 
@@ -22,14 +22,6 @@ from .ranks import Ranks
 from .settings import Settings
 from .state import pack_state, unpack_state
 from .table import BAD_ID, Faults, ScoreTable, memory_for
-
-
-class _Batch(NamedTuple):
-    """The batch whose losses came last, with the version of its tensor, and the token of its plan."""
-
-    given: object
-    version: int
-    plan: object
 
 
 class Engine:
@@ -71,7 +63,9 @@ class Engine:
             planner = Planner(table, settings)
             self._token = torch.zeros(1, dtype=torch.float32, device=device)  # see compiled.py
         self.stage: str | None = None
-        self._batch = _Batch(None, -1, None)
+        # Of the last update: the index as it was given, how often torch had written it, and its plan's token.
+        self._given: object = None
+        self._version, self._token_of_plan = -1, object()
         self.epochs: Epochs = DynamicEpochs(planner) if settings.lengths.is_dynamic else Flow(planner)
         self._handle = compiled.register(self)
 
@@ -106,8 +100,11 @@ class Engine:
         if torch.compiler.is_compiling():
             weights = compiled.record(self._token, index, scores.detach(), self._handle, averaged, True)
         else:  # the same without the dispatcher, which takes as long as all the rest
-            weights = self.record_now(index, scores, averaged, True, self._is_again(given))
-            self._batch = _Batch(given, _version_of(given), self._plan_token())
+            token, version = self.epochs.plan().token, _version_of(given)
+            # The same tensor, unchanged since, in the same epoch: another loss of the same batch.
+            again = given is self._given and version == self._version >= 0 and token is self._token_of_plan
+            weights = self.record_now(index, scores, averaged, True, again)
+            self._given, self._version, self._token_of_plan = given, version, token
         return torch.dot(losses, weights) if averaged else _reduced(losses * weights, reduction)
 
     def record(self, index: torch.Tensor, scores: torch.Tensor) -> None:
@@ -138,7 +135,7 @@ class Engine:
         """
         if visits:
             self.epochs.plan()
-        if self.settings.check_first:
+        if self.settings.check_first and not again:
             self._check_now(index, visits)
         return self.epochs.record(index, scores, averaged, again) if visits else self.table.record(index, scores, visits=False)
 
@@ -152,15 +149,6 @@ class Engine:
         self.table.raise_bad_indices(Faults(*self.table.look_up(index).faults.tolist()))
         if visits and self.epochs.late == 0 and (unkept := self.epochs.unkept(index).tolist()):
             raise IndexError(unkept_samples(len(unkept), unkept[0], self.epochs.epoch))
-
-    def _is_again(self, given: Index) -> bool:
-        """Whether it is the tensor of the update before, unchanged since, in the same epoch: another loss of the same batch."""
-        before = self._batch
-        return before.given is given and before.version == _version_of(given) >= 0 and before.plan is self._plan_token()
-
-    def _plan_token(self) -> object:
-        plan = self.epochs.plan_in_force
-        return None if plan is None else plan.token
 
     # ---- what is known of samples ----
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -92,6 +93,29 @@ def test_losses_that_come_after_the_next_plan_was_made_are_none_of_them(device: 
                 record(pruner, now, loss_of(torch.tensor(now), len(waiting)))
     assert pruner.epoch == 4
     assert pruner.stats.unkept == 0
+
+
+def test_with_check_sync_a_second_loss_of_late_samples_is_none_of_them(device: torch.device) -> None:
+    pruner = InfoBatch(64, 10, prune_ratio=0.9, steps_per_epoch=40, batch_size=8, delta=1.0, device=device, check="sync")
+    waiting: list[torch.Tensor] = []
+    for batch in pruner.sampler.batches(8):
+        waiting.append(torch.tensor(batch))
+        if len(waiting) > 2:
+            index = waiting.pop(0)
+            for _ in range(2):
+                record(pruner, index, (index >= 50).float())
+    assert pruner.epoch > 3
+
+
+def test_where_warnings_are_errors_the_epoch_after_one_can_be_trained(device: torch.device) -> None:
+    pruner = half_pruned(device)
+    record(pruner, [i for i in range(500) if not pruner.is_kept(i)], [0.0] * (500 - pruner.stats.tier_kept[1]))
+    pruner.set_epoch(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeWarning, match="index: "):
+            len(pruner.sampler)
+    assert len(list(pruner.sampler)) == pruner.stats.kept
 
 
 # ---- validation ----
