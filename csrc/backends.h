@@ -125,12 +125,12 @@ struct DrawPlan {
 
 // Faults that a call met. They are counted where they occur and read when the host looks anyway.
 enum Fault {
-  kNonFinite,    // scores
-  kOutOfRange,   // ids of no sample
-  kForeign,      // ids of other ranks
-  kUnkept,       // visits of samples that the plan does not keep
-  kBadId,        // one of those that are out of range or foreign
-  kUnkeptId,     // one of those that are not kept
+  kNonFinite,   // scores
+  kOutOfRange,  // ids of no sample
+  kForeign,     // ids of other ranks
+  kUnkept,      // visits of samples that the plan does not keep
+  kBadId,       // one of those that are out of range or foreign
+  kUnkeptId,    // one of those that are not kept
   kNumFaults,
 };
 constexpr int kFaultCounts = kBadId;  // ids stand behind the counts

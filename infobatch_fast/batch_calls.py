@@ -48,9 +48,10 @@ class BatchCalls:
         Raises:
             TypeError: A wrong dtype or type.
             ValueError: A wrong shape, device or reduction.
-            RuntimeError: Gradients are off, or a trainer validates: ``record`` takes scores there. Or the index is on the CPU while
-                a CUDA graph is captured.
-            IndexError: With ``check="sync"``: an index is out of range or belongs to another rank; nothing was recorded.
+            RuntimeError: Gradients are off, or a trainer validates: ``record`` takes scores there. Or the index is on the CPU
+                while a CUDA graph is captured.
+            IndexError: With ``check="sync"``: an index is out of range, belongs to another rank, or is of a sample that the plan
+                does not keep; nothing was recorded.
         """
         check_choice("reduction", reduction, REDUCTIONS)
         self.engine.check_trains()
@@ -143,7 +144,7 @@ class BatchCalls:
         return self.engine.scores(index)
 
     def _checked(self, index: Index, name: str, values: torch.Tensor) -> torch.Tensor:
-        """``index`` as int64 [B] on the pruner's device, if ``values`` fit it."""
+        """``index`` as int64 [B] on the pruner's device, if ``values``, the argument ``name``, fit it."""
         device = self.engine.device
         checked = check_index(index, device)
         check_values(name, values, checked, device)

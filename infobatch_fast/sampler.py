@@ -15,7 +15,7 @@ from torch.utils.data import DistributedSampler
 from .engine.checks import check_int
 from .engine.chunks import CHUNK, Ids
 from .engine.engine import Engine
-from .engine.epochs import LAST_EPOCH, Place, Reached
+from .engine.places import LAST_EPOCH, Place, Reached
 from .engine.sources import what_changed
 
 RUN = 1 << 10  # ints that exist at a time: fewer than a cache holds, so each takes the memory that another has just left
@@ -47,14 +47,14 @@ class _PlanSampler(DistributedSampler[Any]):
 
     Attributes:
         engine: That of the pruner, which samplers outlive.
-        check_loader: Called when an iteration begins: a trainer's module may refuse a loader that would go wrong.
+        check_loader: Called with the sampler when an iteration begins: a trainer's module may refuse a loader that would go wrong.
     """
 
     _unit = 1  # indices in an element
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.check_loader: Callable[[], None] | None = None
+        self.check_loader: Callable[[_PlanSampler], None] | None = None
         self._warned_of: set[str] = set()
         self._resume: Place | None = None  # where the next iteration begins
         self._progress: _Progress | None = None
@@ -133,7 +133,7 @@ class _PlanSampler(DistributedSampler[Any]):
     def _pieces(self, size: int) -> Iterator[tuple[Ids, _Progress]]:
         """The next iteration in pieces of ``size`` indices, and a note of where each stands, for the caller to fill in."""
         if self.check_loader is not None:
-            self.check_loader()
+            self.check_loader(self)
         with self.engine.epochs.changing:
             changed = what_changed(self.engine.data_source, self.engine.table.num_samples)
         if changed is not None:

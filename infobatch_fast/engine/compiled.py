@@ -44,7 +44,7 @@ def register(target: Records) -> int:
 def _target(handle: int) -> Records:
     target = _targets.get(handle)
     if target is None:
-        raise RuntimeError("update: the InfoBatch of this compiled function no longer exists; keep a reference to it")
+        raise RuntimeError("the InfoBatch of this compiled function no longer exists; keep a reference to it")
     return target
 
 

@@ -10,8 +10,9 @@ import torch
 
 from .checks import check_int
 from .chunks import CHUNK, NOTHING, read_chunks
-from .epochs import LAST_EPOCH, Epochs, Piece, Place, Reached, SavedPlan
+from .epochs import Epochs
 from .marks import VISITED, count_unvisited
+from .places import LAST_EPOCH, Piece, Place, Reached, SavedPlan
 from .plan import Plan
 from .planner import Planner
 
@@ -204,7 +205,7 @@ class DynamicEpochs(Epochs):
         """Nothing to check."""
 
     def load(self, epoch: int, scored: int, planned: tuple[int, int], saved_plan: SavedPlan | None) -> None:
-        """As in ``Epochs``; what was left of the run before is none of this one."""
+        """As in ``Epochs``; what the iteration before has yielded is of no account, and its plan is overwritten already."""
         self._exhausted = False
         super().load(epoch, scored, planned, saved_plan)
 
@@ -245,9 +246,9 @@ class DynamicEpochs(Epochs):
     def _note_missing(self, missing: int) -> None:
         """Looks for the causes that can be told from losses which are only late."""
         ranks, came, plan = self.planner.ranks, self.scored - self._scored_before, self._plan
-        if plan is not None and ranks.num_replicas > 1 and 0 < came * ranks.num_replicas <= 1.1 * self._yielded:
-            if not self._were_visited(plan, came).all():  # if they were, the loop was left behind them
-                self.notices.sharded(ranks.rank, ranks.num_replicas, came, self._yielded, self.epoch)
+        is_share = ranks.num_replicas > 1 and 0.9 * self._yielded <= came * ranks.num_replicas <= 1.1 * self._yielded
+        if plan is not None and is_share and not self._were_visited(plan, came).all():  # else the loop was left behind them
+            self.notices.sharded(ranks.rank, ranks.num_replicas, came, self._yielded, self.epoch)
         if plan is not None and missing > 0 < came:
             self._note_skipped(plan, missing)
 

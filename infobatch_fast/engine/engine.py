@@ -23,6 +23,8 @@ from .settings import Settings
 from .state import pack_state, unpack_state
 from .table import BAD_ID, Faults, ScoreTable, memory_for
 
+_UNKNOWN = -1  # how often a tensor was written
+
 
 class Engine:
     """Scores, plan and epochs of one rank.
@@ -63,7 +65,7 @@ class Engine:
             planner = Planner(table, settings)
             self._token = torch.zeros(1, dtype=torch.float32, device=device)  # see compiled.py
         self.stage: str | None = None
-        self._batch: tuple[object, int | None, object] = (None, None, None)  # of the last update: index, its version, plan
+        self._batch: tuple[object, int, object] = (None, _UNKNOWN, None)  # of the last update
         self.epochs: Epochs = DynamicEpochs(planner) if settings.lengths.is_dynamic else Flow(planner)
         self._handle = compiled.register(self)
 
@@ -98,7 +100,9 @@ class Engine:
         if torch.compiler.is_compiling():
             weights = compiled.record(self._token, index, scores.detach(), self._handle, averaged, True)
         else:  # the same without the dispatcher, which takes as long as all the rest
-            weights = self.record_now(index, scores, averaged, True, self._is_again(given) and self._was_visited(index))
+            batch = self._batch_of(given)
+            weights = self.record_now(index, scores, averaged, True, self._is_again(batch, index))
+            self._batch = batch
         return torch.dot(losses, weights) if averaged else _reduced(losses * weights, reduction)
 
     def record(self, index: torch.Tensor, scores: torch.Tensor) -> None:
@@ -129,7 +133,7 @@ class Engine:
         """
         if visits:
             self.epochs.plan()
-        if self.settings.check_first:
+        if self.settings.check_first and not again:
             self._check_now(index, visits)
         if visits:
             return self.epochs.record(index, scores, averaged, again)
@@ -147,16 +151,19 @@ class Engine:
         if visits and self.epochs.late == 0 and (unkept := self.epochs.unkept(index).tolist()):
             raise IndexError(unkept_samples(len(unkept), unkept[0], self.epochs.epoch))
 
-    def _is_again(self, given: Index) -> bool:
-        """Whether it is the tensor of the update before, unchanged since, under the same plan: another loss of the same batch."""
+    def _batch_of(self, given: Index) -> tuple[object, int, object]:
+        """By which a batch is known again: the tensor of its indices, how often torch has written that, and the plan."""
         try:
-            version = given._version if type(given) is torch.Tensor else None
-        except RuntimeError:  # a tensor of inference mode counts no versions
-            version = None
-        before, plan = self._batch, self.epochs.plan_in_force
-        token = plan and plan.token
-        self._batch = (given, version, token)
-        return before[0] is given and before[1] == version is not None and before[2] is token
+            version = given._version if type(given) is torch.Tensor else _UNKNOWN
+        except RuntimeError:  # a tensor of inference mode
+            version = _UNKNOWN
+        return given, version, self.epochs.plan().token
+
+    def _is_again(self, batch: tuple[object, int, object], index: torch.Tensor) -> bool:
+        """Whether it is the batch of the update before, of which another loss comes."""
+        before = self._batch
+        is_same = before[0] is batch[0] and before[1] == batch[1] != _UNKNOWN and before[2] is batch[2]
+        return is_same and self._was_visited(index)
 
     def _was_visited(self, index: torch.Tensor) -> bool:
         """Whether all of a batch was, as far as it can be told without waiting: others than torch may have written its tensor."""

@@ -4,60 +4,19 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import torch
 
-from . import ops
 from .checks import check_int
-from .chunks import Ids
 from .marks import KEPT, weights_of
 from .notices import Notices
+from .places import LAST_EPOCH, Piece, Place, Reached, SavedPlan
 from .plan import Plan
 from .planner import Planner
 from .settings import Settings
 from .table import ScoreTable
-
-LAST_EPOCH = 2**32 - 1  # what a counter of the generator holds
-
-
-class SavedPlan(NamedTuple):
-    """Numbers of the plan that a checkpoint was taken under; its bits are in the marks."""
-
-    pruned: bool
-    cutoffs: ops.Cutoffs
-    thresholds: tuple[float, ...]
-    seen: int
-
-
-class Place(NamedTuple):
-    """A position in an epoch's order. ``drawn``: all indices that were yielded before it, where plans follow each other."""
-
-    epoch: int
-    position: int
-    drawn: int = 0
-
-
-class Piece(NamedTuple):
-    """Ids at positions [first, end) of an iteration, which others know by a token.
-
-    ``check`` raises a RuntimeError if another iteration or epoch has begun: whoever takes ids of the piece one after another and
-    finds that ``Epochs.running`` is another token calls it.
-    """
-
-    iteration: object
-    check: Callable[[], None]
-    first: int
-    end: int
-    ids: Ids
-
-
-class Reached(NamedTuple):
-    """Where a sampler's newest iteration stands."""
-
-    iteration: object
-    position: int
 
 
 class Epochs(ABC):
@@ -105,7 +64,8 @@ class Epochs(ABC):
         self._was_loaded = False
         self._scored_before = 0  # losses of this plan that were recorded before it was taken up
         self._kept_when_saved = 0  # samples of this rank in a plan that is not taken up yet
-        self._last_planned = self._late_before = 0  # of the plan before, when the next one is made
+        self._last_planned = 0  # the epoch of the newest plan
+        self._late_before = 0  # what ``late`` was in the epochs since that plan was made
 
     @property
     def settings(self) -> Settings:
@@ -231,6 +191,7 @@ class Epochs(ABC):
     def _make_plan(self) -> Plan:
         saved = self._saved_plan
         plan = self.planner.restore(self.epoch, *saved) if saved else self.planner.make(self.epoch, self.prunes_next())
+        self._tell_of_unkept()  # nothing has changed yet: where warnings are errors, the next call makes the plan again
         # First the plan itself: if the user breaks off between two of these lines, it is not made and counted a second time.
         self._plan, self._saved_plan = plan, None
         if saved:
@@ -241,11 +202,14 @@ class Epochs(ABC):
             self.planned_kept += plan.kept
         if plan.pruned and plan.seen:
             self.saved_fraction = 1.0 - plan.kept / self.table.num_samples
-        (late, self._late_before), faults = (self._late_before, 0), self.planner.faults
-        (epoch, self._last_planned) = (self._last_planned, self.epoch)
-        if faults.unkept > late:
-            self.notices.unkept(faults.unkept, faults.unkept_id, epoch)
+        self._last_planned, self._late_before = self.epoch, 0
         return plan
+
+    def _tell_of_unkept(self) -> None:
+        """Says so if more losses of unkept samples came under the plan before than may have been late ones."""
+        faults = self.planner.faults
+        if faults.unkept > self._late_before:
+            self.notices.unkept(faults.unkept, faults.unkept_id, self._last_planned)
 
     @property
     def plan_in_force(self) -> Plan | None:

@@ -13,7 +13,8 @@ from .backlog import Backlog
 from .checks import check_int
 from .chunks import CHUNK, NOTHING, Chunk, Ids, read_chunks
 from .clock import Clock
-from .epochs import Epochs, Piece, Place, Reached, SavedPlan
+from .epochs import Epochs
+from .places import Piece, Place, Reached, SavedPlan
 from .plan import Plan
 from .planner import Planner
 
@@ -200,9 +201,10 @@ class Flow(Epochs):
         self.scored = -self._backlog.count
         # Losses that did not come and whose samples were visited all the same never will: a batch that was left out, for instance.
         self._clock.done = self._clock.drawn - self._backlog.count
-        if self._backlog.lost:
-            self.notices.never_came(self._backlog.lost, self.epoch)
         self._backlog.share()
+        self.late = self._backlog.lost  # they may come all the same
+        if self.late:
+            self.notices.never_came(self.late, self.epoch)
         return plan
 
     def _go_back_together(self, back: bool) -> None:

@@ -93,8 +93,8 @@ class LateLosses:
         # A sample may come late and be a visit of the new plan in one batch.
         visits = torch.zeros_like(self._came).scatter_add(0, first.clamp(max=end), (many & ~late).long())
         _unmark(table.marks.data, slots, late & (visits[first.clamp(max=end)] == 0) & ((marks & VISITED) == 0))
-        self._came[entry] = self._calls
-        self._came[end] = -1
+        self._came.index_fill_(0, entry, self._calls)  # not [entry] = number, which copies it from the host and waits
+        self._came[end:].fill_(-1)
         _correct_unkept(table, faults, index, ~late & (slots >= 0) & ((marks & KEPT) == 0))
         if self.count == 0:
             self._left.ask((self._came == 0).sum())
@@ -134,9 +134,9 @@ def _correct_unkept(table: ScoreTable, before: torch.Tensor, index: torch.Tensor
     """Counts those that are ``unkept``, bool [B], where ``record`` has counted late losses among them."""
     if not index.numel():
         return
-    any_id = index[unkept.long().argmax()]
+    any_id = torch.where(unkept, index, -1).amax()
     table.faults[UNKEPT] = before[UNKEPT] + unkept.sum()
-    table.faults[UNKEPT_ID] = torch.where(unkept.any(), any_id, before[UNKEPT_ID])
+    table.faults[UNKEPT_ID] = torch.where(any_id >= 0, any_id, before[UNKEPT_ID])
 
 
 def _occurrence(index: torch.Tensor) -> torch.Tensor:

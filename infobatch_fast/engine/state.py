@@ -11,9 +11,10 @@ import torch
 from . import ops
 from .checks import check_int
 from .damage import CHECK_BYTES, check_damage, check_version, row_checks, sealed
-from .epochs import LAST_EPOCH, Epochs, SavedPlan
+from .epochs import Epochs
 from .marks import BYTES_PER_ROW, rows_of
 from .odd import is_sharded, oddity
+from .places import LAST_EPOCH, SavedPlan
 from .ranks import Ranks
 from .sharded import local_part, shared_tensor
 from .table import NEVER, ScoreTable

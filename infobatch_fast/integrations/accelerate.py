@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def prepare(accelerator: Accelerator, loader: DataLoader[Any], name: str | None 
     engine = sampler.engine
     _check_fit(accelerator, engine.ranks)
     _check_data(loader.dataset, engine.table.num_samples)
-    sampler.check_loader = lambda: _refuse_skipping(accelerator, sampler)
+    sampler.check_loader = partial(_refuse_skipping, accelerator)
     prepared = prepare_data_loader(
         loader,
         accelerator.device,
@@ -165,8 +166,8 @@ def _check_data(dataset: Any, num_samples: int) -> None:
         )
 
 
-def _refuse_skipping(accelerator: Accelerator, sampler: InfoBatchSampler | InfoBatchBatchSampler) -> None:
-    """Called when the sampler is iterated: looks whether that is by a loader of ``skip_first_batches`` after a restart."""
+def _refuse_skipping(accelerator: Accelerator, sampler: Any) -> None:
+    """Called when the sampler is iterated: refuses a loader of ``skip_first_batches`` after a restart."""
     skipping = getattr(accelerator.gradient_state.active_dataloader, "batch_sampler", None)
     skipped = getattr(skipping, "skip_batches", 0)
     inner = getattr(skipping, "batch_sampler", None)

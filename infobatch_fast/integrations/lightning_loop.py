@@ -104,11 +104,13 @@ def set_lengths(trainer: Trainer, pruner: InfoBatch, done: int = 0, of_loaders: 
         combined.limits = limits
         left = min(limits) if combined._mode == "min_size" else max(limits)
     loop.max_batches = total = done + left
+    pruner.engine.epochs.ends_at = None
     if total == math.inf:
         return
     fetcher.length = total
     whole = max(left_out + _length(loader) for loader in combined.flattened) if of_loaders else total
-    pruner.engine.epochs.ends_at = total / whole if 0 < total < whole else None
+    if 0 < total < whole:
+        pruner.engine.epochs.ends_at = total / whole
     interval = trainer.val_check_interval
     if isinstance(interval, float):
         trainer.val_check_batch = max(1, int(total * interval))

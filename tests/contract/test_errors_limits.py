@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from infobatch_fast import InfoBatch
-from infobatch_fast.engine.epochs import LAST_EPOCH
+from infobatch_fast.engine.places import LAST_EPOCH
 from support.refusals import raises
 from support.runs import ARBITRARY, record_all, snapshot
 

@@ -185,6 +185,18 @@ def test_losses_that_are_late_after_a_restart_are_none_of_them(device: torch.dev
     again.set_epoch(1)
 
 
+def test_a_state_that_is_loaded_again_after_batches_were_left_out_takes_the_run_back(device: torch.device) -> None:
+    pruner = pruner_of(device)
+    train(pruner, steps=9)
+    state = copy.deepcopy(pruner.state_dict())
+    pruner.load_state_dict(state)
+    for batch in list(pruner.sampler.batches(BATCH))[1:]:
+        record(pruner, batch, [1.0] * len(batch))
+    pruner.load_state_dict(state)
+    assert len(train(pruner)) == SIZE - 72
+    assert pruner.state_dict()["is_over"]
+
+
 # ---- late losses ----
 
 

@@ -1,5 +1,7 @@
 """What holds on a GPU beyond what every test with the ``device`` fixture asks of both devices."""
 
+from itertools import islice
+
 import pytest
 import torch
 
@@ -64,6 +66,20 @@ def test_update_issues_no_host_sync():
         for where in (index, on_cpu, pinned):
             gpu.update(where, losses).backward()
             gpu.update(where, losses.half(), scores=losses.detach().double(), reduction="none")
+
+
+def test_late_losses_are_recorded_without_a_host_sync():
+    gpu = InfoBatch(5000, 8, delta=1.0, steps_per_epoch=40, batch_size=250, device="cuda")
+    losses = torch.rand(250, device="cuda", requires_grad=True)
+    batches = [torch.tensor(batch, device="cuda") for batch in islice(gpu.sampler.batches(250), 25)]  # 20 of the plan before
+    gpu.update(batches[0], losses)
+    torch.cuda.synchronize()
+    with no_host_sync():
+        for index in batches[1:]:
+            gpu.update(index, losses).backward()
+            gpu.update(index, losses).backward()
+    assert gpu.epoch == 1
+    assert gpu.stats.unkept == 0
 
 
 def test_an_epoch_has_one_host_sync():

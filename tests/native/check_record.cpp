@@ -83,7 +83,8 @@ std::set<std::int64_t> unkept_of(const Shard& shard, const std::uint8_t* marks, 
   std::set<std::int64_t> unkept;
   for (const std::int64_t id : batch.index) {
     if (!is_in(shard, id)) continue;
-    const std::uint64_t slot = permute(shard.deal, static_cast<std::uint64_t>(id)) - static_cast<std::uint64_t>(shard.first_slot);
+    const std::uint64_t slot =
+        permute(shard.deal, static_cast<std::uint64_t>(id)) - static_cast<std::uint64_t>(shard.first_slot);
     if ((mark_at(marks, slot) & kKeptMark) == 0) unkept.insert(id);
   }
   return unkept;
