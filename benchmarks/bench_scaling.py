@@ -21,6 +21,7 @@ from scaling_model import on_paper
 from scaling_tables import write_tables
 
 from infobatch_fast.bench import documents
+from infobatch_fast.bench.contender import ignore_notices
 from infobatch_fast.machine import available_bytes, load, provenance
 
 
@@ -42,6 +43,7 @@ def main() -> None:
         "--page", type=Path, default=Path(__file__).parent.parent / "docs/scaling.md", help="default: docs/scaling.md"
     )
     arguments = parser.parse_args()
+    ignore_notices()
     if arguments.out:
         origin = provenance(sys.argv[1:], "python benchmarks/bench_scaling.py")
         made_by = {name: origin.pop(name) for name in ("command", "started", "commit", "load_before")}

@@ -49,6 +49,7 @@ def test_growth_does_not_depend_on_the_number_of_ranks(tmp_path: Path, kind: dic
         assert sorted(sample for rank in ranks for sample in rank[3]) == sorted(alone[3])
 
 
+@arbitrary
 def disagree() -> list[str]:
     odd, pruner = dist.get_rank() == 1, InfoBatch(100, 9)
     messages = [error_of(lambda: pruner.grow(120 if odd else 130))]

@@ -25,6 +25,7 @@ DIFFERENT = {
 }
 
 
+@arbitrary
 def disagree() -> dict[str, str]:
     """Rank 1 differs, in one thing after the other. The group survives all of it, so no rank is ahead of another one."""
     odd, messages = dist.get_rank() == 1, {}

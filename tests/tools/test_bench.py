@@ -18,6 +18,7 @@ from infobatch_fast import __version__
 from infobatch_fast.bench import answers, operations, roster, suite, table, timing
 from infobatch_fast.bench.contender import Ours, fill_all
 from infobatch_fast.engine.ranks import Ranks
+from support.runs import ARBITRARY
 
 CPU = torch.device("cpu")
 ROOT = next(folder for folder in Path(__file__).parents if (folder / "benchmarks").is_dir())
@@ -109,6 +110,7 @@ def test_tables_of_the_scaling_are_as_large_as_those_of_the_package(monkeypatch)
         assert sum(row["bytes"].values()) == sum(old["bytes"].values())
 
 
+@ARBITRARY
 def test_a_rank_of_many_is_measured_and_its_order_checked(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     from scaling_measured import measure, restart
