@@ -35,7 +35,8 @@ class BatchCalls:
 
         Args:
             index: Sample indices, int64 [B] (other integer dtypes, lists and a single int are converted). They may be on the CPU
-                where the table is on a GPU. Where an index occurs twice, its later score counts.
+                where the table is on a GPU. Where an index occurs twice, its later score counts. The same tensor once more is the
+                same batch, and adds nothing to ``progress``: pass a clone of a buffer that others than torch write.
             losses: Per-sample losses, float16, bfloat16, float32 or float64 [B], on the pruner's device; not changed.
             scores: What to remember instead of the losses, [B] of any floating dtype. Kept as float32; non-finite ones are
                 counted and not kept.

@@ -59,9 +59,9 @@ class DynamicEpochs(Epochs):
     def _select(self, epoch: int, by_trainer: bool) -> None:
         """Moves to ``epoch``; after a restart not backwards.
 
-        Then there are two kinds of trainers. One counts from 0 again, and means the next epoch: so an iteration that has come to
-        its end stays over. The other spins through past epochs and takes a batch of each, whose loaders may read one to its end:
-        no loss came of that, and the epoch is not over.
+        Then there are two kinds of trainers. One counts from an earlier epoch, and means the next one: so an iteration that has
+        come to its end stays over, also where its count has reached the epoch that came by itself. The other spins through past
+        epochs and takes a batch of each, whose loaders may read one to its end: no loss came of that, and the epoch is not over.
         """
         self._rests = False
         if by_trainer and epoch == self._over and self.scored == self._scored_before:
@@ -69,8 +69,9 @@ class DynamicEpochs(Epochs):
                 self._rests = True
                 return
             self.load(epoch, self._past[1], (self.planned_samples, self.planned_kept), self._past[2])
-        if self._was_loaded and epoch < self.epoch:
-            self._exhausted = self._exhausted and self.scored > self._scored_before
+        is_trained = self._exhausted and self.scored > self._scored_before
+        if self._was_loaded and (epoch < self.epoch or (epoch == self.epoch and is_trained and not self._was_selected)):
+            self._exhausted = is_trained
             return
         if epoch != self.epoch:
             if by_trainer and self._exhausted and self._plan is not None and self.scored == self._scored_before:

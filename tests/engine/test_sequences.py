@@ -71,7 +71,7 @@ class Sequences(RuleBasedStateMachine):
     @rule()
     def iterate_to_the_end(self) -> None:
         assert list(self.pruner.sampler) == self.life.begin()
-        self.life.exhausted = True
+        self.life.end()
 
     @rule(size=st.sampled_from([1, 3, 64]), data=st.data())
     def train_a_whole_epoch(self, size: int, data: st.DataObject) -> None:
@@ -84,7 +84,7 @@ class Sequences(RuleBasedStateMachine):
             seen += 1
             self.do_update(batch, [losses.lognormvariate(0, 1) for _ in batch])
         assert seen == len(batches)
-        self.life.exhausted = True
+        self.life.end()
 
     @rule(steps=st.integers(1, 40), score=st.booleans())
     def break_off(self, steps: int, score: bool) -> None:
@@ -94,14 +94,14 @@ class Sequences(RuleBasedStateMachine):
             if score:
                 self.do_update([sample], [1.0 + sample / 7])
         if steps > len(order):
-            self.life.exhausted = True
+            self.life.end()
 
     @rule()
     def peek_at_the_first(self) -> None:
         order = self.life.begin()
         assert next(iter(self.pruner.sampler), None) == (order[0] if order else None)
         if not order:
-            self.life.exhausted = True
+            self.life.end()
 
     @rule()
     def make_an_iterator_and_forget_it(self) -> None:

@@ -79,6 +79,23 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch(steps: int, with_pruner: bool) 
     assert visited + rest == expected
 
 
+@pytest.mark.parametrize("restored", ["both", "pruner"])
+def test_after_a_checkpoint_at_an_epochs_end_each_epoch_is_trained_on_once(restored: str) -> None:
+    pruner, again = pruner_for(Items()), pruner_for(Items())
+    loader = loader_of(pruner)
+    for _ in range(2):
+        train(pruner, loader)
+    state, again_loader = copy.deepcopy(loader.state_dict()), loader_of(again)
+    again.load_state_dict(copy.deepcopy(pruner.state_dict()))
+    if restored == "both":
+        again_loader.load_state_dict(state)
+    trained = []
+    for _ in range(again.epoch, 5):
+        assert len(train(again, again_loader)) == again.stats.kept
+        trained.append(again.epoch)
+    assert trained == [2, 3, 4]
+
+
 def test_a_loop_that_is_broken_off_leaves_its_reader_behind_and_the_next_one_is_right() -> None:
     pruner = InfoBatch(300_000, 100, delta=1.0)
     pruner.update(torch.arange(300_000), torch.rand(300_000))

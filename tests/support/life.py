@@ -14,12 +14,13 @@ class Life:
     def __init__(self, n: int, rule: Rule, seed: int, shuffle: bool, protected: Sequence[int]) -> None:
         self.oracle = Oracle(n, rule, seed=seed, shuffle=shuffle, protected=protected)
         self.planned_samples = self.planned_kept = 0
-        self.restarted = False
-        self.past: int | None = None  # an epoch that was over at the last restart, while its plan is still the oracle's
+        self.restarted = self.grew = False
         self.go_to(0)
 
     def go_to(self, epoch: int) -> None:
-        self.past = None
+        # An epoch that was over at the last restart; whether it was selected when its plan was no more the oracle's.
+        self.over: int | None = None
+        self.rests = False
         self.epoch, self.planned, self.selected, self.exhausted, self.nothing_left = epoch, False, False, False, False
 
     def is_over(self) -> bool:
@@ -29,7 +30,6 @@ class Life:
     def need_plan(self) -> None:
         if self.planned:
             return
-        self.past = None
         self.oracle.plan(self.epoch, pruning=prunes(self.epoch, NUM_EPOCHS, DELTA, WARMUP))
         self.planned, self.restored_with = True, frozenset[int]()
         self.scored = self.scored_here = self.non_finite = 0
@@ -37,14 +37,20 @@ class Life:
         self.planned_kept += sum(self.oracle.kept)
 
     def order(self) -> list[int]:
-        return self.oracle.orders(visited=self.restored_with)[0]
+        return [] if self.rests else self.oracle.orders(visited=self.restored_with)[0]
 
     def set_epoch(self, epoch: int) -> None:
-        if epoch == self.past:
+        self.rests = False
+        if epoch == self.over and not (self.planned and self.scored_here):
+            if self.planned or self.grew:
+                self.rests = True
+                return
             self.go_to(epoch)
             self.planned, self.nothing_left = True, True
-        if self.restarted and epoch < self.epoch:  # a trainer that counts from 0 again, or looks at each past epoch
-            self.exhausted = self.exhausted and self.scored_here > 0
+        # A trainer that counts from an earlier epoch, or looks at each past epoch.
+        is_trained = self.planned and self.exhausted and self.scored_here > 0
+        if self.restarted and (epoch < self.epoch or (epoch == self.epoch and is_trained and not self.selected)):
+            self.exhausted = is_trained
             return
         if epoch != self.epoch:
             self.go_to(epoch)
@@ -60,13 +66,21 @@ class Life:
 
     def begin(self) -> list[int]:
         """An iterator has been asked for its first element."""
+        if self.rests:
+            return []
         self.need_plan()
         if self.is_over():
             self.go_to(self.epoch + 1)
             self.need_plan()
         return self.order()
 
+    def end(self) -> None:
+        """It has come to its end."""
+        self.exhausted = self.exhausted or not self.rests
+
     def length(self) -> int:
+        if self.rests:
+            return 0
         self.need_plan()
         if self.is_over() and not self.selected and self.scored_here >= len(self.order()):
             self.go_to(self.epoch + 1)
@@ -80,7 +94,7 @@ class Life:
         if self.planned and not self.is_over():
             return False
         self.oracle.grow(n)
-        self.past = None
+        self.grew = True
         if self.planned:
             self.go_to(self.epoch + 1)
         return True
@@ -94,4 +108,4 @@ class Life:
         if self.nothing_left and any(self.oracle.kept):
             over = self.epoch
             self.go_to(over + 1)
-            self.past = over
+            self.over, self.grew = over, False
