@@ -61,6 +61,25 @@ def test_a_prepared_loader_goes_on_by_itself_and_each_sample_comes_once(tmp_path
 
 
 @pytest.mark.parametrize("batch_sampler", [False, True])
+def test_the_documented_loop_has_no_epoch_without_batches_after_a_checkpoint_at_an_epochs_end(
+    tmp_path: Path, batch_sampler: bool
+) -> None:
+    accelerator, pruner, loader = prepared(batch_sampler)
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        train(pruner, loader)
+    accelerator.save_state(str(tmp_path))
+    accelerator, pruner, loader = prepared(batch_sampler)
+    accelerator.load_state(str(tmp_path))
+    trained = []
+    for epoch in range(pruner.epoch, 4):
+        loader.set_epoch(epoch)
+        assert len(train(pruner, loader)) == pruner.stats.kept
+        trained.append(pruner.epoch)
+    assert trained == [2, 3]
+
+
+@pytest.mark.parametrize("batch_sampler", [False, True])
 def test_skip_first_batches_after_a_restart_is_refused_before_the_first_batch(tmp_path: Path, batch_sampler: bool) -> None:
     before = save_in_mid_epoch(tmp_path, batch_sampler)
     accelerator, pruner, loader = prepared(batch_sampler)
