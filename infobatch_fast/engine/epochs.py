@@ -186,12 +186,17 @@ class Epochs(ABC):
         if plan is not None:
             return plan
         with self.changing:
-            return self._plan or self._make_plan()
+            if self._plan is not None:
+                return self._plan
+            late, epoch = self._late_before, self._last_planned
+            plan, faults = self._make_plan(), self.planner.faults
+            if faults.unkept > late:  # told last: where warnings are errors, the plan is made all the same, as on other ranks
+                self.notices.unkept(faults.unkept, faults.unkept_id, epoch)
+            return plan
 
     def _make_plan(self) -> Plan:
         saved = self._saved_plan
         plan = self.planner.restore(self.epoch, *saved) if saved else self.planner.make(self.epoch, self.prunes_next())
-        self._tell_of_unkept()  # nothing has changed yet: where warnings are errors, the next call makes the plan again
         # First the plan itself: if the user breaks off between two of these lines, it is not made and counted a second time.
         self._plan, self._saved_plan = plan, None
         if saved:
@@ -204,12 +209,6 @@ class Epochs(ABC):
             self.saved_fraction = 1.0 - plan.kept / self.table.num_samples
         self._last_planned, self._late_before = self.epoch, 0
         return plan
-
-    def _tell_of_unkept(self) -> None:
-        """Says so if more losses of unkept samples came under the plan before than may have been late ones."""
-        faults = self.planner.faults
-        if faults.unkept > self._late_before:
-            self.notices.unkept(faults.unkept, faults.unkept_id, self._last_planned)
 
     @property
     def plan_in_force(self) -> Plan | None:
