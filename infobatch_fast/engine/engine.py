@@ -13,7 +13,7 @@ from .dynamic import DynamicEpochs
 from .epochs import Epochs
 from .flow import Flow
 from .growth import grow
-from .marks import KEPT, VISITED
+from .marks import KEPT
 from .notices import unkept_samples
 from .odd import refuse_odd
 from .planner import Planner
@@ -163,11 +163,8 @@ class Engine:
         """Whether it is the batch of the update before, of which another loss comes."""
         before = self._batch
         is_same = before[0] is batch[0] and before[1] == batch[1] != _UNKNOWN and before[2] is batch[2]
-        return is_same and self._was_visited(index)
-
-    def _was_visited(self, index: torch.Tensor) -> bool:
-        """Whether all of a batch was, as far as it can be told without waiting: others than torch may have written its tensor."""
-        return not index.is_cpu or bool((self.table.look_up(index).marks & VISITED).bool().all())
+        # Others than torch may have written it: on the CPU that can be told without waiting.
+        return is_same and not (index.is_cpu and bool(self.epochs.is_new(index).any()))
 
     # ---- what is known of samples ----
 

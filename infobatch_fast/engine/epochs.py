@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from .checks import check_int
-from .marks import KEPT, weights_of
+from .marks import KEPT, VISITED, weights_of
 from .notices import Notices
 from .places import LAST_EPOCH, Piece, Place, Reached, SavedPlan
 from .plan import Plan
@@ -162,6 +162,10 @@ class Epochs(ABC):
         """
         slots, marks, _ = self.table.look_up(index)
         return index[(slots >= 0) & ((marks & KEPT) == 0)]
+
+    def is_new(self, index: torch.Tensor) -> torch.Tensor:
+        """Which of the ids, int64 [B], were not recorded under the plan in force: bool [B]."""
+        return (self.table.look_up(index).marks & VISITED) == 0
 
     def check_epoch(self, epoch: int, current: int) -> int:
         """The number of an epoch that a trainer selects, while it stands in ``current`` by what was trained on.

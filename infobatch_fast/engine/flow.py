@@ -155,6 +155,11 @@ class Flow(Epochs):
             late = self._backlog.late
             return weights if late is None else late.weights(index, weights)
 
+    def is_new(self, index: torch.Tensor) -> torch.Tensor:
+        """As in ``Epochs``; late losses leave no mark."""
+        late = self._backlog.late
+        return super().is_new(index) if late is None else super().is_new(index) & ~late.came_last(index)
+
     def unkept(self, index: torch.Tensor) -> torch.Tensor:
         """As in ``Epochs``."""
         late = self._backlog.late

@@ -102,9 +102,13 @@ class LateLosses:
 
     def weights(self, index: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Those of a batch that comes next, or came last, where ``weights`` are by the plan in force: float32 [B]."""
-        is_last = torch.isin(index, self._last).all()
+        is_last = self.came_last(index).all()
         entry, late, _, _ = self._find(index, (self._came != 0) & ~(is_last & (self._came == self._calls)))
         return torch.where(late, self._weights[entry], weights)
+
+    def came_last(self, index: torch.Tensor) -> torch.Tensor:
+        """Which ids were in the call before: bool [B]."""
+        return torch.isin(index, self._last)
 
     def expects(self, index: torch.Tensor) -> torch.Tensor:
         """Whether losses of a batch that comes next are late: bool [B]."""

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Subset, WeightedRandomSampler
@@ -189,6 +190,18 @@ def test_a_tensor_of_indices_that_is_used_again_counts_where_its_contents_are_ne
         pruner.set_epoch(epoch)
         pruner.update(everyone, torch.ones(len(everyone), device=device))
         assert pruner.stats.scored == len(everyone)
+
+
+@pytest.mark.parametrize("lengths", [{}, {"batch_size": 8, "steps_per_epoch": 20}], ids=["dynamic", "constant"])
+def test_a_buffer_that_others_than_torch_write_counts_where_its_contents_are_new(lengths: dict[str, int]) -> None:
+    pruner = InfoBatch(160, 4, **lengths)  # type: ignore[arg-type]
+    buffer = np.empty(8, dtype=np.int64)
+    index = torch.from_numpy(buffer)
+    for step, batch in enumerate(pruner.sampler.batches(8)):
+        buffer[:] = batch
+        for _ in range(2):
+            pruner.update(index, torch.ones(8))
+        assert pruner.progress == pytest.approx((step + 1) / 80)
 
 
 def test_an_epoch_may_be_iterated_again_with_losses(device: torch.device) -> None:
