@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import warnings
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
 from itertools import chain
@@ -55,7 +54,6 @@ class _PlanSampler(DistributedSampler[Any]):
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.check_loader: Callable[[_PlanSampler], None] | None = None
-        self._warned_of: set[str] = set()
         self._resume: Place | None = None  # where the next iteration begins
         self._progress: _Progress | None = None
 
@@ -137,17 +135,11 @@ class _PlanSampler(DistributedSampler[Any]):
         with self.engine.epochs.changing:
             changed = what_changed(self.engine.data_source, self.engine.table.num_samples)
         if changed is not None:
-            self._warn("a changed data source", changed)
+            self.engine.epochs.notices.tell("a changed data source", changed)
         for iteration, check, first, end, ids in self.engine.epochs.pieces(self._resume, size, self._unit, self.drop_last):
             progress = _Progress(iteration, check, first, end, 0, iter(()))
             self._resume, self._progress = None, progress
             yield ids, progress
-
-    def _warn(self, of: str, message: str) -> None:
-        """Once."""
-        if of not in self._warned_of:
-            self._warned_of.add(of)
-            warnings.warn(message, RuntimeWarning, stacklevel=4)
 
 
 class InfoBatchSampler(_PlanSampler):
@@ -248,7 +240,7 @@ class InfoBatchBatchSampler(_PlanSampler):
     def _warn_of_no_batch(self, indices: int) -> None:
         plan = self.engine.epochs.plan_in_force
         if plan is not None and not plan.restored:  # of one that goes on after a restart, the rest may be small
-            self._warn(
+            self.engine.epochs.notices.tell(
                 "no batch",
                 f"epoch {plan.epoch} has {indices} indices a rank, fewer than batch_size={self.batch_size}, and drop_last leaves "
                 "no batch: leave drop_last out, or take smaller batches",

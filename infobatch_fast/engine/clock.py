@@ -20,14 +20,12 @@ class Clock:
         length: Indices of an epoch of the trainer; None if it never ends.
         drawn: What iterations took.
         done: Losses that came back.
-        ended_at: The fraction after which the trainer's epoch before ended.
     """
 
     def __init__(self, lengths: Lengths) -> None:
         self.length = lengths.indices
         self._batch_size = lengths.batch_size or 1
         self.drawn = self.done = 0
-        self.ended_at = 1.0
         self._marked: int | None = None  # what set_epoch was called with
         self._done_when_marked = 0
         self._done_when_loaded: int | None = None
@@ -44,20 +42,25 @@ class Clock:
         """Indices to draw in this epoch of the trainer."""
         return math.inf if self.length is None else self.length - self.drawn % self.length
 
-    def mark(self, epoch: int) -> None:
+    def mark(self, epoch: int) -> float | None:
         """The trainer begins another epoch, by its own count.
 
         If the one before was broken off, its missing steps are left out. After a restart the trainer's first number stands for
         the epoch that was cut, and passing through others without training means nothing.
+
+        Returns:
+            The fraction after which the epoch before was broken off; None if it was not.
         """
+        ended_at = None
         moved_on = self._marked not in (None, epoch) and self.done > self._done_when_marked
         if moved_on and self.length is not None and self.done % self.length:
-            self.ended_at = self.done % self.length / self.length
+            ended_at = self.done % self.length / self.length
             self.done += -self.done % self.length
             self._was_cut = True
         self._spins = self.done == self._done_when_loaded
         if epoch != self._marked:
             self._marked, self._done_when_marked = epoch, self.done
+        return ended_at
 
     def begin(self, runs: bool) -> bool:
         """An iteration begins, while another one ``runs`` or none: whether to go back to what was not trained on."""

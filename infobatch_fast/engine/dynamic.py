@@ -35,7 +35,6 @@ class DynamicEpochs(Epochs):
         self._yielded = 0  # by that iteration
         self._most = 0  # losses that this epoch may have
         self._spare = 0  # more of them, while it is not known what was drawn: a stream may be broken off and begin again
-        self._has_begun = False  # an iteration of this epoch
         # An epoch that was over when it was loaded: its number, and as ``to_save`` while its marks are in the table.
         self._over: int | None = None
         self._past: tuple[int, int, SavedPlan | None] | None = None
@@ -111,13 +110,13 @@ class DynamicEpochs(Epochs):
             start = min(resume.position, plan.length)
         at_end = 0 < start == plan.length and not self._was_selected
         if not (at_end or self._is_over(plan)):
-            self._has_begun, self._spare = True, 0
+            self._spare = 0
             self._expect(plan.length - start)
             return plan, start
         # Whether an iteration that was exhausted will still be trained on, nobody knows here: what comes counts under the new plan.
         self._note_end(self._yielded / plan.length if self._exhausted and plan.length else 1.0)
         self._move_on()
-        plan, self._has_begun, self._spare = self.plan(), True, 0
+        plan, self._spare = self.plan(), 0
         return plan, 0
 
     def _expect(self, losses: int) -> None:
@@ -241,7 +240,7 @@ class DynamicEpochs(Epochs):
         super()._move_to(epoch)
         self.late = missing
         self.running = None
-        self._exhausted = self._was_selected = self._has_begun = False
+        self._exhausted = self._was_selected = False
         self._yielded = 0
 
     def _note_missing(self, missing: int) -> None:

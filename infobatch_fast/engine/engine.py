@@ -147,8 +147,9 @@ class Engine:
 
     def _check_now(self, index: torch.Tensor, visits: bool) -> None:
         """Raises what would be counted otherwise; nothing is recorded then. Waits for the device."""
-        self.table.raise_bad_indices(Faults(*self.table.look_up(index).faults.tolist()))
-        if visits and self.epochs.late == 0 and (unkept := self.epochs.unkept(index).tolist()):
+        found = self.table.look_up(index)
+        self.table.raise_bad_indices(Faults(*found.faults.tolist()))
+        if visits and self.epochs.late == 0 and (unkept := index[self.epochs.is_unkept(index, found)].tolist()):
             raise IndexError(unkept_samples(len(unkept), unkept[0], self.epochs.epoch))
 
     def _batch_of(self, given: Index) -> tuple[object, int, object]:

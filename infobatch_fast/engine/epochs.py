@@ -16,7 +16,7 @@ from .places import LAST_EPOCH, Piece, Place, Reached, SavedPlan
 from .plan import Plan
 from .planner import Planner
 from .settings import Settings
-from .table import ScoreTable
+from .table import LookedUp, ScoreTable
 
 
 class Epochs(ABC):
@@ -156,12 +156,9 @@ class Epochs(ABC):
         """What ``record`` would return for ids, int64 [B], that have these marks in the table: float32 [B]."""
         return weights_of(marks, self.table.tiers)
 
-    def unkept(self, index: torch.Tensor) -> torch.Tensor:
-        """Those of the ids, int64 [B], that the plan in force does not keep, and that are not known to be late. Waits for the
-        device.
-        """
-        slots, marks, _ = self.table.look_up(index)
-        return index[(slots >= 0) & ((marks & KEPT) == 0)]
+    def is_unkept(self, index: torch.Tensor, found: LookedUp) -> torch.Tensor:
+        """Which of the ids, int64 [B], the plan in force does not keep, and are not known to be late: bool [B]."""
+        return (found.slots >= 0) & ((found.marks & KEPT) == 0)
 
     def is_new(self, index: torch.Tensor) -> torch.Tensor:
         """Which of the ids, int64 [B], were not recorded under the plan in force: bool [B]."""

@@ -17,6 +17,7 @@ from .epochs import Epochs
 from .places import Piece, Place, Reached, SavedPlan
 from .plan import Plan
 from .planner import Planner
+from .table import LookedUp
 
 
 class _Began(NamedTuple):
@@ -55,8 +56,9 @@ class Flow(Epochs):
 
     def select(self, epoch: int) -> None:
         """``set_epoch``: the trainer begins another epoch, by its own count. It neither selects nor drops a plan."""
-        self._clock.mark(self.check_epoch(epoch, self._clock.epoch or 0))
-        self.ended_at = self._clock.ended_at
+        ended_at = self._clock.mark(self.check_epoch(epoch, self._clock.epoch or 0))
+        if ended_at is not None:
+            self.ended_at = ended_at
 
     def prunes_next(self) -> bool:
         """Whether a plan that begins here is a pruned one: by the trainer's epoch, which is that of the first index."""
@@ -160,10 +162,10 @@ class Flow(Epochs):
         late = self._backlog.late
         return super().is_new(index) if late is None else super().is_new(index) & ~late.came_last(index)
 
-    def unkept(self, index: torch.Tensor) -> torch.Tensor:
+    def is_unkept(self, index: torch.Tensor, found: LookedUp) -> torch.Tensor:
         """As in ``Epochs``."""
         late = self._backlog.late
-        return super().unkept(index if late is None else index[~late.expects(index)])
+        return super().is_unkept(index, found) if late is None else super().is_unkept(index, found) & ~late.expects(index)
 
     def _begin(self, unit: int) -> object:
         self._go_back_together(self._clock.begin(runs=self.running is not None))

@@ -13,11 +13,11 @@ class Notices:
 
     def unkept(self, count: int, example: int, epoch: int) -> None:
         """Losses came of samples that the plan does not keep."""
-        self._tell("unkept", unkept_samples(count, example, epoch))
+        self.tell("unkept", unkept_samples(count, example, epoch))
 
     def too_many(self, count: int, epoch: int, most: int) -> None:
         """More losses came than samples were to be visited."""
-        self._tell(
+        self.tell(
             "too many",
             f"update got {count} losses in epoch {epoch}, and {most} samples are visited in it: pruner.progress and with it "
             "EpochProgressLR run ahead. Call update once a batch, weigh(index, losses) for other losses of it (SAM, heads, mixup), "
@@ -26,7 +26,7 @@ class Notices:
 
     def skipped(self, count: int, yielded: int, epoch: int) -> None:
         """After a restart the first samples of what was left were not trained on."""
-        self._tell(
+        self.tell(
             "skipped",
             f"after load_state_dict the sampler yielded the {yielded} samples that were left of epoch {epoch}, and {count} of "
             "them, from the first one on, brought no loss: the loop skipped batches that had been left out already. Write no "
@@ -35,7 +35,7 @@ class Notices:
 
     def repeated(self, epoch: int, times: int) -> None:
         """An epoch is gone through again and again."""
-        self._tell(
+        self.tell(
             "repeated",
             f"epoch {epoch} was trained on {times} times over, and begins once more: nothing else is pruned meanwhile, and "
             "pruner.progress stands. Call pruner.set_epoch(epoch) before each epoch, with the next number each time",
@@ -43,7 +43,7 @@ class Notices:
 
     def begins_late(self, epoch: int) -> None:
         """A new pruner begins in a later epoch than the first."""
-        self._tell(
+        self.tell(
             "begins late",
             f"set_epoch({epoch}) comes first, and no sample has a score, so this epoch is full: epochs count from 0, and after a "
             "restart load_state_dict(state) comes before set_epoch",
@@ -51,7 +51,7 @@ class Notices:
 
     def sharded(self, rank: int, num_replicas: int, came: int, yielded: int, epoch: int) -> None:
         """A rank trained on one in ``num_replicas`` of what its sampler yielded."""
-        self._tell(
+        self.tell(
             "sharded",
             f"rank {rank} of {num_replicas} trained on {came} of the {yielded} samples that its sampler yielded in epoch {epoch}: "
             "something shards the sampler a second time. With accelerate use infobatch_fast.integrations.accelerate.prepare("
@@ -60,7 +60,7 @@ class Notices:
 
     def never_came(self, count: int, epoch: int) -> None:
         """Losses of the plan before the last have not come."""
-        self._tell(
+        self.tell(
             "never came",
             f"{count} samples of the plans before plan {epoch - 1} were drawn and brought no loss until plan {epoch} was made: if "
             "they still come, plans later than that weigh them by their own. A batch that the loop left out does no harm; a loader "
@@ -69,14 +69,15 @@ class Notices:
 
     def counted_from_one(self, epoch: int, num_epochs: int) -> None:
         """An epoch was selected behind the last one."""
-        self._tell(
+        self.tell(
             "counted from one",
             f"set_epoch({epoch}) is behind the last epoch of num_epochs={num_epochs}, where nothing is pruned and schedules stand "
             f"at their end: epochs count from 0 to {num_epochs - 1}. Begin with set_epoch(0), or pass InfoBatch as many epochs as "
             "the run has",
         )
 
-    def _tell(self, kind: str, text: str) -> None:
+    def tell(self, kind: str, text: str) -> None:
+        """Warns, the first time that something of this kind is told."""
         if kind not in self._told:
             self._told.add(kind)
             warnings.warn(text, RuntimeWarning, stacklevel=3)

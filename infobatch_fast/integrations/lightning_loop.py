@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
+from ..engine.sources import refuse_ids_inside
 from ..pruner import InfoBatch
 from ..sampler import InfoBatchBatchSampler, InfoBatchSampler
 
@@ -77,6 +78,7 @@ def check_loaders(trainer: Trainer, pruner: InfoBatch) -> list[InfoBatchSampler 
                 f"{pruner.num_samples}: pass with_index(dataset) of the same data set"
             )
         else:
+            refuse_ids_inside("the train loader's data set", loader.dataset)
             ours.append(sampler)
     if problems and not ours:  # beside a loader of ours there may be others
         raise ValueError(problems[0])
@@ -98,17 +100,18 @@ def set_lengths(trainer: Trainer, pruner: InfoBatch, done: int = 0, of_loaders: 
         part(trainer.fit_loop, "_data_fetcher"),
     )
     left: float = 0
+    whole: float = 0
     if of_loaders:
         left_out = done if pruner.lengths.is_dynamic else 0  # of a loader's length; with steps_per_epoch it stays whole
-        limits = [_limit(left_out + _length(loader), trainer.limit_train_batches) - done for loader in combined.flattened]
-        combined.limits = limits
+        lengths = [left_out + _length(loader) for loader in combined.flattened]
+        combined.limits = limits = [_limit(length, trainer.limit_train_batches) - done for length in lengths]
+        whole = max(lengths)
         left = min(limits) if combined._mode == "min_size" else max(limits)
     loop.max_batches = total = done + left
     pruner.engine.epochs.ends_at = None
     if total == math.inf:
         return
     fetcher.length = total
-    whole = max(left_out + _length(loader) for loader in combined.flattened) if of_loaders else total
     if 0 < total < whole:
         pruner.engine.epochs.ends_at = total / whole
     interval = trainer.val_check_interval

@@ -36,7 +36,7 @@ class EpochWatch(TrainerCallback):
     def begin(self, pruner: InfoBatch, epoch: int, batch_size: int, left: int) -> None:
         """An epoch begins, or goes on, with ``left`` batches."""
         self.epochs, self.epoch, self.left = pruner.engine.epochs, epoch, left
-        self.scored, self.is_first = pruner.stats.scored, True
+        self.scored, self.is_first = self.epochs.scored, True
         self.visited = -(-self.scored // batch_size)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -171,17 +171,20 @@ def test_a_dropped_last_batch_leaves_nothing_of_the_schedule() -> None:
     assert run.scheduler.last_epoch == TOTAL
 
 
-def test_epochs_that_are_cut_short_go_on_after_a_restart_as_they_were() -> None:
-    reference = Run("cosine")
+@pytest.mark.parametrize(("lengths", "done"), [({}, 0), ({}, 3), ({"batch_size": BATCH, "steps_per_epoch": 20}, 3)])
+def test_epochs_that_are_cut_short_go_on_after_a_restart_as_they_were(lengths: dict[str, int], done: int) -> None:
+    reference = Run("cosine", **lengths)
     for epoch in range(EPOCHS):
         reference.epoch(epoch, stop=7)
-    run = Run("cosine")
+    run = Run("cosine", **lengths)
     for epoch in range(3):
         run.epoch(epoch, stop=7)
+    if done:
+        run.epoch(3, stop=done)
     states, rates = run.saved(), run.rates
-    run = Run("cosine")
+    run = Run("cosine", **lengths)
     for part, state in zip((run.pruner, run.optimizer, run.scheduler), states, strict=True):
         part.load_state_dict(state)
     for epoch in range(3, EPOCHS):
-        run.epoch(epoch, stop=7)
+        run.epoch(epoch, stop=7 - done * (epoch == 3))
     assert rates + run.rates == reference.rates

@@ -146,15 +146,20 @@ def test_the_batch_size_finder_leaves_the_pruner_as_it_was_and_epochs_have_batch
     assert state_of(model.pruner) == state_of(reference.pruner)
 
 
+def fitted(model: Tuned, folder: Path, tunes: bool) -> Tuned:
+    """A model after a run, before which a tuner may have tried some steps."""
+    trainer = trainer_of(folder, InfoBatchCallback(model.pruner))
+    if tunes:
+        Tuner(trainer).lr_find(model, num_training=STEPS)
+    trainer.fit(model)
+    return model
+
+
 def test_between_two_runs_of_a_pruner_a_tuner_changes_nothing_of_the_second(tmp_path: Path, reference: Tuned) -> None:
     def second(tunes: bool) -> Tuned:
         model = Tuned(pruner_of())
         trainer_of(tmp_path, InfoBatchCallback(model.pruner)).fit(model)
-        trainer = trainer_of(tmp_path, InfoBatchCallback(model.pruner))
-        if tunes:
-            Tuner(trainer).lr_find(model, num_training=STEPS)
-        trainer.fit(model)
-        return model
+        return fitted(model, tmp_path, tunes)
 
     plain, tuned = second(False), second(True)
     assert len(plain.visited[0]) < len(reference.visited[0]), "all have scores"
@@ -164,12 +169,7 @@ def test_between_two_runs_of_a_pruner_a_tuner_changes_nothing_of_the_second(tmp_
 
 def test_with_steps_per_epoch_a_tuner_changes_nothing_either(tmp_path: Path) -> None:
     def run(tunes: bool) -> Tuned:
-        model = Tuned(pruner_of(steps_per_epoch=7, batch_size=BATCH))
-        trainer = trainer_of(tmp_path, InfoBatchCallback(model.pruner))
-        if tunes:
-            Tuner(trainer).lr_find(model, num_training=STEPS)
-        trainer.fit(model)
-        return model
+        return fitted(Tuned(pruner_of(steps_per_epoch=7, batch_size=BATCH)), tmp_path, tunes)
 
     plain, tuned = run(False), run(True)
     assert sum(batches_of(visited) for visited in plain.visited.values()) == 7 * EPOCHS
