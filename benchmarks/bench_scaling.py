@@ -37,7 +37,9 @@ def run_apart(part: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="JSON to write")
-    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="keep the other parts of --out")
+    parser.add_argument(
+        "--only", nargs="*", choices=list(PARTS), default=list(PARTS), help="keep the other parts of --out; none: measure nothing"
+    )
     parser.add_argument("--markdown", type=Path, metavar="JSON", help="put the tables of this file into --page")
     parser.add_argument(
         "--page", type=Path, default=Path(__file__).parent.parent / "docs/scaling.md", help="default: docs/scaling.md"
@@ -48,9 +50,11 @@ def main() -> None:
         origin = provenance(sys.argv[1:], "python benchmarks/bench_scaling.py")
         made_by = {name: origin.pop(name) for name in ("command", "started", "commit", "load_before")}
         result = documents.read(arguments.out) if arguments.out.exists() else origin
-        if result["machine"]["cpu"] != origin["machine"]["cpu"] or result["versions"] != origin["versions"]:
+        is_other = result["machine"]["cpu"] != origin["machine"]["cpu"] or result["versions"] != origin["versions"]
+        if is_other and arguments.only:  # what follows from the arrays alone is the same everywhere
             parser.error(f"{arguments.out} was made on another machine or with other versions: choose another file")
         result["paper"] = on_paper()
+        documents.write(arguments.out, result)
         for part in arguments.only:
             print(f"{part} ...", file=sys.stderr, flush=True)
             result[part] = run_apart(part) | {"made_by": made_by}
