@@ -9,9 +9,11 @@ import pytest
 import torch
 
 pytest.importorskip("lightning.pytorch")
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader, Subset
 
+from infobatch_fast import with_index
 from infobatch_fast.integrations.lightning import InfoBatchCallback
+from support.items import Items
 from support.lightning_runs import (
     BATCH,
     SIZE,
@@ -44,6 +46,16 @@ def test_a_loader_that_does_not_draw_from_the_pruner_is_refused_with_what_to_cha
     assert "50 samples and the pruner was made for 90" in refusal(DataLoader(range(50), BATCH, sampler=pruner.sampler))  # type: ignore[arg-type]
     with pytest.warns(UserWarning, match="overfit"):
         assert "overfit_batches" in refusal(loader_of(pruner), overfit_batches=2)
+
+
+def test_a_loader_of_indexed_data_sets_inside_of_another_is_refused(tmp_path: Path) -> None:
+    pruner = pruner_of()
+    halves = [with_index(Subset(Items(SIZE), half)) for half in (range(SIZE // 2), range(SIZE // 2, SIZE))]
+    loader = DataLoader(ConcatDataset(halves), batch_size=BATCH, sampler=pruner.sampler)
+    with pytest.raises(
+        ValueError, match=r"the train loader's data set is ConcatDataset\(IndexedDataset.*with_index\(ConcatDataset"
+    ):
+        trainer_of(tmp_path, InfoBatchCallback(pruner)).fit(Model(pruner), loader)
 
 
 def test_lightnings_own_wrapper_around_a_sampler_is_refused(tmp_path: Path) -> None:
