@@ -49,7 +49,8 @@ message(STATUS "infobatch_fast: CUDA ${CMAKE_CUDA_COMPILER_VERSION}, architectur
 option(INFOBATCH_PTXAS_VERBOSE "Print registers, spills and shared memory of each kernel" OFF)
 
 target_sources(_core PRIVATE
-  csrc/cuda/device.cu csrc/cuda/statistics.cu csrc/cuda/histogram.cu csrc/cuda/plan.cu csrc/cuda/record.cu csrc/cuda/order.cu)
+  csrc/cuda/device.cu csrc/cuda/statistics.cu csrc/cuda/histogram.cu csrc/cuda/importance.cu csrc/cuda/plan.cu
+  csrc/cuda/record.cu csrc/cuda/order.cu)
 # The runtime is linked in: the module loads without CUDA, and beside whichever runtime torch brings.
 set_target_properties(_core PROPERTIES CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}" CUDA_RUNTIME_LIBRARY Static
   CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF)

@@ -11,6 +11,7 @@
 #include "core/blend.h"
 #include "core/exact_sum.h"
 #include "core/histogram.h"
+#include "core/importance.h"
 #include "core/marks.h"
 #include "core/permutation.h"
 #include "core/quantile.h"
@@ -59,6 +60,7 @@ struct DigitPass {
   std::int64_t* counts;                     // [3 passes, 3 targets, 2048], then a word of scratch. Pass 0 clears all of it
   float* thresholds;                        // [3] out, by narrow_quantiles in pass 2: descending, padded with -infinity
   bool alone;                               // count_digits does the work of narrow_quantiles too
+  const std::uint8_t* protect;              // [ceil(n / 8)], a bit a slot: in pass 0 such samples are counted apart; or null
 };
 constexpr int kDigitCounts = kMaxThresholds * kDigitBins;  // words of a pass
 constexpr int kDigitWords = kDigitPasses * kDigitCounts + 1;
@@ -67,6 +69,17 @@ constexpr int kDigitWords = kDigitPasses * kDigitCounts + 1;
 IB_HD std::int64_t* counts_of(const DigitPass& args, int t) {
   return args.counts + args.pass * kDigitCounts + (args.pass == 0 ? 0 : t * kDigitBins);
 }
+
+// Thresholds and tiers of importance sampling, from the counts of pass 0.
+struct CutByImportance {
+  const std::int64_t* counts;    // [2048]
+  const double* norms;           // [kNorms] of the digits from kFirstPositive on, ascending
+  std::uint64_t kept_fraction;   // ceil(fraction * 2^32) of the samples that are not protected, at most 2^32
+  std::uint32_t least;           // cutoff that no tier is below
+  float* thresholds;             // [3] out: descending, padded with -infinity
+  Tiers* tiers;                  // [1] out
+  std::int64_t* numbers;         // [2] out: seen scores, and negative ones of those that are not protected
+};
 
 // ---- histogram ----
 
@@ -105,6 +118,7 @@ constexpr int kIndexScratch = 1 << 14;
 // that is then in force.
 struct SetTiers {
   Cutoffs cutoffs;
+  double scale;  // of all weights
   Tiers* tiers;  // [1] out
 };
 
@@ -191,6 +205,7 @@ struct MarkRemaining {
   Status mean_threshold(const MeanThreshold&, CONTEXT); \
   Status count_digits(const DigitPass&, CONTEXT);       \
   Status narrow_quantiles(const DigitPass&, CONTEXT);   \
+  Status cut_by_importance(const CutByImportance&, CONTEXT); \
   Status score_range(const ScoreRange&, CONTEXT);       \
   Status count_bins(const CountBins&, CONTEXT);         \
   Status set_tiers(const SetTiers&, CONTEXT);           \

@@ -163,7 +163,8 @@ void bind_statistics(py::module_& m) {
                             at<QuantileState>(state),
                             at<std::int64_t>(counts),
                             at<float>(thresholds),
-                            alone};
+                            alone,
+                            nullptr};
              std::copy_n(fractions.begin(), std::min<std::size_t>(fractions.size(), kMaxThresholds), args.fractions);
              return args;
            }),
@@ -172,6 +173,25 @@ void bind_statistics(py::module_& m) {
       .def_readwrite("digit", &DigitPass::pass);
   m.def("count_digits", [](int device, Address lane, const DigitPass& pass) { RUN(count_digits, pass); });
   m.def("narrow_quantiles", [](int device, Address lane, const DigitPass& pass) { RUN(narrow_quantiles, pass); });
+  m.def("count_first_digits",
+        [](int device, Address lane, Address scores, std::int64_t num_slots, Address protect, Address counts) {
+          RUN(count_digits, DigitPass{.scores = at<const float>(scores),
+                                      .num_slots = num_slots,
+                                      .pass = 0,
+                                      .num_targets = 1,
+                                      .fractions = {},
+                                      .state = nullptr,
+                                      .counts = at<std::int64_t>(counts),
+                                      .thresholds = nullptr,
+                                      .alone = false,
+                                      .protect = at<const std::uint8_t>(protect)});
+        });
+  m.def("cut_by_importance", [](int device, Address lane, Address counts, Address norms, std::uint64_t kept_fraction,
+                                std::uint32_t least, Address thresholds, Address tiers, Address numbers) {
+    RUN(cut_by_importance,
+        CutByImportance{at<const std::int64_t>(counts), at<const double>(norms), kept_fraction, least, at<float>(thresholds),
+                        at<Tiers>(tiers), at<std::int64_t>(numbers)});
+  });
 }
 
 void bind_histogram(py::module_& m) {
@@ -197,8 +217,9 @@ void bind_plan(py::module_& m) {
                }),
            py::arg("words"), py::arg("num_marks"), py::arg("ones_before"), py::arg("hints"), py::arg("counts"),
            py::arg("scratch"));
-  m.def("set_tiers", [](int device, Address lane, const std::array<std::uint32_t, kMaxTiers>& cutoffs, Address tiers) {
-    RUN(set_tiers, SetTiers{cutoffs_from(cutoffs), at<Tiers>(tiers)});
+  m.def("set_tiers", [](int device, Address lane, const std::array<std::uint32_t, kMaxTiers>& cutoffs, double scale,
+                        Address tiers) {
+    RUN(set_tiers, SetTiers{cutoffs_from(cutoffs), scale, at<Tiers>(tiers)});
   });
   m.def("draw_plan", [](int device, Address lane, Address scores, std::int64_t first_slot, std::int64_t num_slots,
                         Address thresholds, Address tiers, std::uint64_t seed, std::uint32_t epoch, Address protect,
@@ -229,13 +250,16 @@ PYBIND11_MODULE(_core, m) {
   m.attr("__version__") = INFOBATCH_VERSION;
   m.attr("ALGORITHM_VERSION") = kAlgorithmVersion;
   m.attr("SUM_WORDS") = kSumWords;
+  m.attr("DIGIT_BINS") = kDigitBins;
   m.attr("DIGIT_PASSES") = kDigitPasses;
   m.attr("DIGIT_COUNTS") = kDigitCounts;
   m.attr("DIGIT_WORDS") = kDigitWords;
+  m.attr("FIRST_POSITIVE_DIGIT") = kFirstPositive;
   m.attr("INDEX_COUNTS") = kIndexCounts;
   m.attr("INDEX_SCRATCH") = kIndexScratch;
   m.attr("MAX_BINS") = kMaxBins;
   m.attr("NO_KEY") = kNoKey;
+  m.attr("NORMS") = kNorms;
   m.attr("NUM_FAULTS") = static_cast<int>(kNumFaults);
   m.attr("RANGE_KEYS") = kRangeKeys;
   m.attr("MAX_THRESHOLDS") = kMaxThresholds;
@@ -261,8 +285,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("num_blocks", [](std::int64_t num_marks) { return num_blocks(num_marks); });
   m.def("mark_bytes", [](std::int64_t num_marks) { return mark_bytes(num_marks); });
   m.def("cutoff_of", [](double keep_probability) { return cutoff_of(keep_probability); });
-  m.def("tier_weights", [](const std::array<std::uint32_t, kMaxTiers>& cutoffs) {
-    return std::to_array(tiers_of(cutoffs_from(cutoffs)).weights);
+  m.def("tier_weights", [](const std::array<std::uint32_t, kMaxTiers>& cutoffs, double scale) {
+    return std::to_array(tiers_of(cutoffs_from(cutoffs), scale).weights);
   });
   m.def("advise_huge_pages",
         [](Address memory, std::int64_t bytes) { return cpu::advise_huge_pages(at<void>(memory), bytes); });

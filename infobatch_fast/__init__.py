@@ -7,6 +7,7 @@
 
 from .dataset import IndexedDataset, collate_with_index, with_index
 from .engine.ops import VERSION as __version__
+from .importance import ImportanceSampling
 from .losses import per_sample, pixel_losses, token_losses
 from .policy import MeanThreshold, NoPruning, Policy, QuantileTiers, RandomPruning
 from .pruner import InfoBatch
@@ -18,6 +19,7 @@ from .streams import KeptOnly
 __all__ = [
     "EpochProgressLR",
     "EpochStats",
+    "ImportanceSampling",
     "IndexedDataset",
     "InfoBatch",
     "InfoBatchBatchSampler",

@@ -59,6 +59,11 @@ class Arguments:
         return self.engine.settings.drop_last
 
     @property
+    def rescale(self) -> str:
+        """What weights keep as it is in the full data: the sum over an epoch, or the size of a step."""
+        return self.engine.settings.rescale
+
+    @property
     def lengths(self) -> Lengths:
         """How long an epoch is."""
         return self.engine.settings.lengths

@@ -12,7 +12,7 @@ from .engine.checks import check_fraction, check_fractions
 from .engine.ranks import Ranks
 from .engine.table import ScoreTable, Thresholds
 
-_MOMENTUM_MEANING = "the part of a sample's old score that stays when its new loss comes in; 0 keeps the last loss alone"
+MOMENTUM_MEANING = "the part of a sample's old score that stays when its new loss comes in; 0 keeps the last loss alone"
 _RATIO_MEANING = "the probability that a sample of the tier is skipped in an epoch; 0 keeps all, 0.5 is the paper's choice"
 
 
@@ -34,7 +34,7 @@ class Policy(ABC):
     @property
     @abstractmethod
     def prune_ratio_of_tier(self) -> tuple[float, ...]:
-        """Prune ratios of tiers 1, 2, 3, as far as there are such tiers."""
+        """Prune ratios of tiers 1, 2, 3, as far as there are such tiers; empty where ``thresholds`` finds them."""
 
     @abstractmethod
     def thresholds(self, table: ScoreTable, ranks: Ranks) -> Thresholds:
@@ -80,7 +80,7 @@ class MeanThreshold(Policy):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prune_ratio", check_fraction("prune_ratio", self.prune_ratio, False, _RATIO_MEANING))
-        object.__setattr__(self, "momentum", check_fraction("momentum", self.momentum, False, _MOMENTUM_MEANING))
+        object.__setattr__(self, "momentum", check_fraction("momentum", self.momentum, False, MOMENTUM_MEANING))
 
     @property
     def prune_ratio_of_tier(self) -> tuple[float, ...]:
@@ -120,7 +120,7 @@ class QuantileTiers(Policy):
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "momentum", check_fraction("momentum", self.momentum, False, _MOMENTUM_MEANING))
+        object.__setattr__(self, "momentum", check_fraction("momentum", self.momentum, False, MOMENTUM_MEANING))
         quantiles = check_fractions("quantiles", self.quantiles, closed=True, meaning="the upper end of a tier")
         object.__setattr__(self, "quantiles", quantiles)
         object.__setattr__(self, "prune_ratios", check_fractions("prune_ratios", self.prune_ratios, False, _RATIO_MEANING))

@@ -40,7 +40,8 @@ class InfoBatch(Arguments, BatchCalls):
             depends on how many samples are below.
         delta: Fraction of the epochs after which all are full: epochs in [warmup_epochs, floor(delta * num_epochs)) are pruned.
         warmup_epochs: Full epochs at the start.
-        policy: Another rule than ``MeanThreshold(prune_ratio)``: ``QuantileTiers``, ``RandomPruning``, ``NoPruning``.
+        policy: Another rule than ``MeanThreshold(prune_ratio)``: ``ImportanceSampling``, ``QuantileTiers``, ``RandomPruning``,
+            ``NoPruning``.
         shuffle: Visit samples in a new random order each epoch; otherwise in the order of their indices.
         shard: "scattered" deals the samples to the ranks by a seeded permutation; "contiguous" gives each rank a range of indices,
             for data that is read in shards, and is implied by ``shuffle=False``. The order is shuffled either way.
@@ -50,6 +51,9 @@ class InfoBatch(Arguments, BatchCalls):
         process_group: The data-parallel process group.
         drop_last: With several ranks: cut the longer ranks instead of repeating samples of the shorter ones.
         device: Where scores and plan live: "cpu" (the default), "cuda" or "cuda:k". Take the device that computes the losses.
+        rescale: "epoch": the paper's weights. An epoch's weighted gradients add up to those of the full data, in expectation, so each
+            step is larger, by N / kept. "step": weights times kept / N, so that each step's expected gradient is that of the full
+            data, and there are fewer of them. SGD near its highest learning rate needs "step"; adaptive optimisers hardly see it.
         batch_size, steps_per_epoch: How long an epoch is. By default as long as its plan. ``steps_per_epoch=S``: each iteration
             of the sampler has S * batch_size indices on each rank, and the next plan begins where the last one ends;
             ``num_epochs`` and ``set_epoch`` then count these epochs, ``epoch`` the plans. ``math.inf``: an iteration never
@@ -98,6 +102,7 @@ class InfoBatch(Arguments, BatchCalls):
         process_group: dist.ProcessGroup | None = None,
         drop_last: bool = False,
         device: torch.device | str | int | None = None,
+        rescale: Literal["epoch", "step"] = "epoch",
         batch_size: int | None = None,
         steps_per_epoch: int | float | None = None,
         protect: Protect | None = None,
@@ -105,6 +110,7 @@ class InfoBatch(Arguments, BatchCalls):
     ) -> None:
         check_choice("shard", shard, ("scattered", "contiguous"))
         check_choice("check", check, ("deferred", "sync"))
+        check_choice("rescale", rescale, ("epoch", "step"))
         num_samples = check_size(data_source)
         settings = Settings(
             schedule=Schedule(num_epochs, delta, warmup_epochs),
@@ -114,6 +120,7 @@ class InfoBatch(Arguments, BatchCalls):
             seed=check_int("seed", seed, 0, 2**64 - 1),
             drop_last=bool(drop_last),
             lengths=Lengths(batch_size, steps_per_epoch),
+            rescale=rescale,
             check_first=check == "sync",
         )
         ranks = find_ranks(num_replicas, rank, process_group)

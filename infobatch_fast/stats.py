@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .engine import ops
 from .engine.epochs import Epochs
 
 
@@ -67,7 +66,7 @@ class EpochStats:
             seen=plan.seen,
             tier_sizes=plan.tier_sizes,
             tier_kept=plan.tier_kept,
-            weights=tuple(ops.tier_weights(plan.cutoffs)[: len(plan.tier_sizes)]),
+            weights=plan.weights,
             scored=max(0, epochs.scored),
             non_finite=faults.non_finite,
             unkept=max(0, faults.unkept - epochs.late),

@@ -20,6 +20,8 @@ IB_HD std::uint32_t prefix_mask(int pass) { return pass == 0 ? 0u : pass == 1 ? 
 // Digits of finite scores in pass 0: NaN and the infinities have bins of their own, at both ends. In later passes they share no
 // prefix with a finite score, as all bits of the exponent are in it.
 inline constexpr int kFirstFinite = 4, kEndOfFinite = 0x7FC;
+inline constexpr int kProtectedDigit = kEndOfFinite;  // where protected samples are counted apart, in the bin of infinity
+inline constexpr int kEndOfSeen = kProtectedDigit + 1;
 
 // What is known of each wanted order statistic after some passes: its leading key bits, and its rank among the seen scores
 // that share them.

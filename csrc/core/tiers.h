@@ -25,8 +25,11 @@ IB_HD std::uint32_t cutoff_of(double keep_probability) {
   return cutoff < 1 ? 1 : cutoff > kLaneRange ? kLaneRange : cutoff;
 }
 
-// The weight is the reciprocal of the quantised probability, so that sum(weight) is unbiased by construction.
-IB_HD float weight_of(std::uint32_t cutoff) { return static_cast<float>(static_cast<double>(kLaneRange) / cutoff); }
+// The weight is the reciprocal of the quantised probability, so that sum(weight) is unbiased by construction. `scale` is what all
+// weights of a plan are multiplied by.
+IB_HD float weight_of(std::uint32_t cutoff, double scale) {
+  return static_cast<float>(static_cast<double>(kLaneRange) / cutoff * scale);
+}
 
 // What a plan does to each tier: the cutoffs, and the weights that undo them.
 struct Tiers {
@@ -34,9 +37,9 @@ struct Tiers {
   float weights[kMaxTiers];
 };
 
-IB_HD Tiers tiers_of(const Cutoffs& cutoffs) {
+IB_HD Tiers tiers_of(const Cutoffs& cutoffs, double scale) {
   Tiers tiers{cutoffs, {}};
-  for (int tier = 0; tier < kMaxTiers; ++tier) tiers.weights[tier] = weight_of(cutoffs.of_tier[tier]);
+  for (int tier = 0; tier < kMaxTiers; ++tier) tiers.weights[tier] = weight_of(cutoffs.of_tier[tier], scale);
   return tiers;
 }
 

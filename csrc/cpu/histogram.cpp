@@ -126,7 +126,7 @@ Status score_range(const ScoreRange& args, int threads) {
   std::fill(args.keys, args.keys + kRangeKeys, kNoKey);
   parallel_parts(args.num_slots, kGrain, threads, [&](std::int64_t begin, std::int64_t end) {
     std::int32_t lowest[kRangeKeys] = {kNoKey, kNoKey, kNoKey};
-    for_each_tile<kTile>(args.scores, begin, end, [&](const float* tile) { lower_by_tile(tile, lowest); });
+    for_each_tile<kTile>(args.scores, begin, end, [&](const float* tile, std::int64_t) { lower_by_tile(tile, lowest); });
     for (int i = 0; i < kRangeKeys; ++i) lower_at_once(args.keys + i, lowest[i]);
   });
   return Status::kOk;
@@ -138,7 +138,7 @@ Status count_bins(const CountBins& args, int threads) {
   parallel_parts(args.num_slots, kGrain, threads, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t grain = begin; grain < end; grain += kCountGrain) {
       BinCounts counts;
-      for_each_tile<kTile>(args.scores, grain, std::min(grain + kCountGrain, end), [&](const float* tile) {
+      for_each_tile<kTile>(args.scores, grain, std::min(grain + kCountGrain, end), [&](const float* tile, std::int64_t) {
         std::int32_t bins[kTile];
         edges.find_bins(tile, bins);
         counts.add_tile(bins);

@@ -31,17 +31,17 @@ inline void fetch_ahead(const float* scores, int count) {
   for (int i = 0; i < count; i += line) __builtin_prefetch(scores + i);
 }
 
-// Calls body(tile) for all tiles of [begin, end); the last one is filled up with unseen scores.
+// Calls body(tile, first slot) for all tiles of [begin, end); the last one is filled up with unseen scores.
 template <int kTile, class Body>
 void for_each_tile(const float* scores, std::int64_t begin, std::int64_t end, const Body& body) {
   for (; begin + kTile <= end; begin += kTile) {
     fetch_ahead(scores + begin + kTile, kTile);
-    body(scores + begin);
+    body(scores + begin, begin);
   }
   if (begin == end) return;
   float last[kTile];
   std::fill(std::copy(scores + begin, scores + end, last), last + kTile, float_of(kUnseenBits));
-  body(last);
+  body(last, begin);
 }
 
 }  // namespace infobatch::cpu

@@ -146,7 +146,7 @@ void count_tiers(const IndexBits& args, std::int64_t num_blocks, int threads) {
 }  // namespace
 
 Status set_tiers(const SetTiers& args, int) {
-  *args.tiers = tiers_of(args.cutoffs);
+  *args.tiers = tiers_of(args.cutoffs, args.scale);
   return Status::kOk;
 }
 

@@ -127,10 +127,24 @@ void count_matches(const float* scores, const std::uint8_t* matches, int pass, D
   }
 }
 
-void count_tile(const DigitPass& args, const float* scores, int targets, DigitCounts* counts) {
+// The digits of protected samples, a bit each in `bits`, become one of their own.
+void set_apart(const std::uint8_t* bits, int num_slots, std::uint16_t* digits) {
+  for (int row = 0; row * kRowSlots < num_slots; ++row) {
+    for (unsigned left = bits[row]; left != 0; left &= left - 1) {
+      std::uint16_t& digit = digits[row * kRowSlots + std::countr_zero(left)];
+      if (digit < kEndOfFinite) digit = kProtectedDigit;
+    }
+  }
+}
+
+void count_tile(const DigitPass& args, const float* scores, std::int64_t first, int targets, DigitCounts* counts) {
   if (args.pass == 0) {
     std::uint16_t digits[kSumTile];
     first_digits(scores, digits);
+    if (args.protect) {
+      const int slots = static_cast<int>(std::min<std::int64_t>(kSumTile, args.num_slots - first));
+      set_apart(args.protect + first / kRowSlots, slots, digits);
+    }
     for (int i = 0; i < kSumTile; i += 2) {
       counts->bin[0][digits[i]] += 1;
       counts->bin[1][digits[i + 1]] += 1;
@@ -151,7 +165,7 @@ Status sum_scores(const SumScores& args, int threads) {
   parallel_parts(args.num_slots, kGrain, threads, [&](std::int64_t begin, std::int64_t end) {
     std::int64_t words[kSumWords] = {};
     std::uint32_t window = kFirstWindow;
-    for_each_tile<kSumTile>(args.scores, begin, end, [&](const float* tile) { add_tile(tile, window, words); });
+    for_each_tile<kSumTile>(args.scores, begin, end, [&](const float* tile, std::int64_t) { add_tile(tile, window, words); });
     carry_limbs(words);
     for (int i = 0; i < kSumWords; ++i) {
 #pragma omp atomic
@@ -175,9 +189,9 @@ Status count_digits(const DigitPass& args, int threads) {
     for (std::int64_t grain = begin; grain < end; grain += kCountGrain) {
       DigitCounts counts[kMaxThresholds];
       for_each_tile<kSumTile>(args.scores, grain, std::min(grain + kCountGrain, end),
-                              [&](const float* tile) { count_tile(args, tile, targets, counts); });
+                              [&](const float* tile, std::int64_t first) { count_tile(args, tile, first, targets, counts); });
       for (int t = 0; t < targets; ++t) {
-        counts[t].add_to(counts_of(args, t), first ? kFirstFinite : 0, first ? kEndOfFinite : kDigitBins);
+        counts[t].add_to(counts_of(args, t), first ? kFirstFinite : 0, first ? kEndOfSeen : kDigitBins);
       }
     }
   });

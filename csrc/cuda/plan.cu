@@ -81,7 +81,7 @@ __device__ Tiles tiles_of_block(std::int64_t num_entries, unsigned blocks) {
 
 // ---- tiers ----
 
-__global__ void set_tiers_kernel(SetTiers args) { *args.tiers = tiers_of(args.cutoffs); }
+__global__ void set_tiers_kernel(SetTiers args) { *args.tiers = tiers_of(args.cutoffs, args.scale); }
 
 // ---- draws ----
 

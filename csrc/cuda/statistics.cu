@@ -131,6 +131,11 @@ __global__ void __launch_bounds__(kDigitBlock) narrow_quantiles_kernel(DigitPass
   narrow(args, narrowing);
 }
 
+// Of four neighbouring slots the bits of those that are protected.
+__device__ std::uint32_t protected_four(const DigitPass& args, std::int64_t slot) {
+  return slot < args.num_slots ? args.protect[slot / kRowSlots] >> slot % kRowSlots & 0xFu : 0;
+}
+
 // The first pass has one target, whose prefix is empty. There the scores of a data set crowd in a few bins; an addition of one
 // in shared memory, whose result nobody asks for, takes equal bins of a warp together by itself.
 template <int kTargets, bool kFirst>
@@ -146,11 +151,18 @@ __global__ void __launch_bounds__(kDigitBlock, kDigitBlocksPerMultiprocessor) co
   for (int t = 0; t < kTargets; ++t) prefix[t] = kFirst ? 0 : static_cast<std::uint32_t>(args.state->prefix[t]);
   for (std::int64_t tile = blockIdx.x; tile * kDigitTile < args.num_slots; tile += gridDim.x) {
     float scores[4 * kDigitQuads];
-    load_scores<kDigitQuads>(args.scores, tile * kDigitTile + 4 * threadIdx.x, 4 * kDigitBlock, args.num_slots, scores);
+    const std::int64_t first = tile * kDigitTile + 4 * threadIdx.x;
+    load_scores<kDigitQuads>(args.scores, first, 4 * kDigitBlock, args.num_slots, scores);
+    std::uint32_t apart = 0;  // a bit for each of these scores
+    if (kFirst && args.protect != nullptr) {
+#pragma unroll
+      for (int quad = 0; quad < kDigitQuads; ++quad) apart |= protected_four(args, first + quad * 4 * kDigitBlock) << 4 * quad;
+    }
 #pragma unroll
     for (int i = 0; i < 4 * kDigitQuads; ++i) {
       const std::uint32_t key = ordered_key(bits_of(scores[i]));
-      const int digit = digit_of(key, kFirst ? 0 : args.pass);
+      int digit = static_cast<int>(digit_of(key, kFirst ? 0 : args.pass));
+      if (kFirst && (apart >> i & 1) != 0 && digit < kEndOfFinite) digit = kProtectedDigit;
 #pragma unroll
       for (int t = 0; t < kTargets; ++t) {
         if (kFirst || (key & mask) == prefix[t]) atomicAdd(bins + t * kDigitBins + digit, 1u);
@@ -160,7 +172,7 @@ __global__ void __launch_bounds__(kDigitBlock, kDigitBlocksPerMultiprocessor) co
   __syncthreads();
 
   std::int64_t* counts = counts_of(args, 0);
-  const int begin = kFirst ? kFirstFinite : 0, end = kFirst ? kEndOfFinite : kTargets * kDigitBins;
+  const int begin = kFirst ? kFirstFinite : 0, end = kFirst ? kEndOfSeen : kTargets * kDigitBins;
   for (int bin = begin + threadIdx.x; bin < end; bin += kDigitBlock) {
     if (bins[bin] > 0) atomic_add(counts + bin, bins[bin]);
   }

@@ -193,6 +193,8 @@ class Epochs(ABC):
             plan, faults = self._make_plan(), self.planner.faults
             if faults.unkept > late:  # told last: where warnings are errors, the plan is made all the same, as on other ranks
                 self.notices.unkept(faults.unkept, faults.unkept_id, epoch)
+            if self.planner.negative:
+                self.notices.negative(self.planner.negative, repr(self.settings.policy))
             return plan
 
     def _make_plan(self) -> Plan:

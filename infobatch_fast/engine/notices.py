@@ -76,6 +76,14 @@ class Notices:
             "the run has",
         )
 
+    def negative(self, count: int, policy: str) -> None:
+        """Scores are negative of which importance sampling takes norms of gradients."""
+        self.tell(
+            "negative",
+            f"{count} scores are negative and count as 0 in {policy}: losses that may be negative say nothing of the norm of a "
+            "gradient. Pass norms as update(..., scores=...) with by='score', or take MeanThreshold or QuantileTiers",
+        )
+
     def tell(self, kind: str, text: str) -> None:
         """Warns, the first time that something of this kind is told."""
         if kind not in self._told:

@@ -25,8 +25,11 @@ COMPILER = _core.COMPILER
 CUDA_ARCHITECTURES = _core.CUDA_ARCHITECTURES
 CUDA_TOOLKIT = _core.CUDA_TOOLKIT
 OPENMP = _core.OPENMP
+DIGIT_BINS = _core.DIGIT_BINS
 DIGIT_PASSES = _core.DIGIT_PASSES
+FIRST_POSITIVE_DIGIT = _core.FIRST_POSITIVE_DIGIT
 MAX_BINS = _core.MAX_BINS
+NORMS = _core.NORMS
 NUM_FAULTS = _core.NUM_FAULTS
 MAX_THRESHOLDS = _core.MAX_THRESHOLDS
 MAX_SAMPLES = _core.MAX_SAMPLES
@@ -40,7 +43,6 @@ deal_permutation = _core.deal_permutation
 shuffle_permutation = _core.shuffle_permutation
 identity_permutation = _core.identity_permutation
 cutoff_of = _core.cutoff_of
-tier_weights = _core.tier_weights
 mark_bytes = _core.mark_bytes
 first_key_from = _core.first_key_from
 
@@ -132,6 +134,37 @@ class QuantileSelection:
         _core.narrow_quantiles(*_where(self._scores), self._native)
 
 
+def count_first_digits(scores: torch.Tensor, protect: torch.Tensor | None) -> torch.Tensor:
+    """The histogram of the first digit, int64 [2048]; samples with a bit in ``protect``, uint8 [rows], are counted apart."""
+    counts = torch.empty(_core.DIGIT_WORDS, dtype=torch.int64, device=scores.device)
+    bits = 0 if protect is None else address(protect)
+    _core.count_first_digits(*_where(scores), address(scores), scores.numel(), bits, address(counts))
+    return counts[: _core.DIGIT_BINS]
+
+
+def cut_by_importance(
+    counts: torch.Tensor, norms: torch.Tensor, kept_fraction: int, least: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Importance sampling of scores that are counted by their first digit.
+
+    Args:
+        counts: int64 [2048], of all ranks.
+        norms: float64 [NORMS], of the digits from ``FIRST_POSITIVE_DIGIT`` on, ascending.
+        kept_fraction: In units of 2^-32.
+        least: Cutoff that no tier is below.
+
+    Returns:
+        Thresholds, float32 [3], descending, padded with -inf. Tiers, int32 [8], as ``set_tiers`` writes them. And int64 [2]: seen
+        scores, and negative ones among those that are not protected.
+    """
+    device = counts.device
+    thresholds = torch.empty(MAX_THRESHOLDS, dtype=torch.float32, device=device)
+    tiers, numbers = empty_tiers(device), torch.empty(2, dtype=torch.int64, device=device)
+    given = (address(counts), address(norms), kept_fraction, least)
+    _core.cut_by_importance(*_where(counts), *given, address(thresholds), address(tiers), address(numbers))
+    return thresholds, tiers, numbers
+
+
 def score_range(scores: torch.Tensor) -> torch.Tensor:
     """The least keys of scores, of their negatives and of their sizes other than 0: int32 [3], see ``numbers_of_keys``."""
     keys = torch.empty(_core.RANGE_KEYS, dtype=torch.int32, device=scores.device)
@@ -152,14 +185,24 @@ def count_bins(scores: torch.Tensor, edges: list[float]) -> torch.Tensor:
     return counts
 
 
-def set_tiers(tiers: torch.Tensor, cutoffs: Cutoffs) -> None:
-    """Writes the cutoffs of each tier, and the weights that undo them, into ``tiers``: int32 [8], made by ``empty_tiers``."""
-    _core.set_tiers(*_where(tiers), cutoffs, address(tiers))
+def tier_weights(cutoffs: Cutoffs, scale: float = 1.0) -> list[float]:
+    """What undoes the cutoff of each tier, times ``scale``, rounded to float32."""
+    return _core.tier_weights(cutoffs, scale)
+
+
+def set_tiers(tiers: torch.Tensor, cutoffs: Cutoffs, scale: float = 1.0) -> None:
+    """Writes the cutoffs of each tier, and their ``tier_weights``, into ``tiers``: int32 [8], made by ``empty_tiers``."""
+    _core.set_tiers(*_where(tiers), cutoffs, scale, address(tiers))
 
 
 def empty_tiers(device: torch.device) -> torch.Tensor:
     """int32 [8], to be written by ``set_tiers``."""
-    return torch.zeros(_core.TIERS_BYTES // 4, dtype=torch.int32, device=device)
+    return torch.empty(_core.TIERS_BYTES // 4, dtype=torch.int32, device=device)
+
+
+def cutoffs_of_tiers(tiers: torch.Tensor) -> torch.Tensor:
+    """The cutoffs in ``tiers``: int32 [4], a view."""
+    return tiers[: MAX_THRESHOLDS + 1]
 
 
 def weights_of_tiers(tiers: torch.Tensor) -> torch.Tensor:

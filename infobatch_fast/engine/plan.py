@@ -14,6 +14,7 @@ class Plan:
     """Bits and a key: the marks in the table say what is kept, and ``order`` computes the epoch's order piece by piece.
 
     Attributes:
+        weights: Of each tier that there is.
         length: Indices that this rank yields.
         own: Samples that this rank keeps.
         available: Those indices that are this rank's own, in their order; positions behind it repeat the order's start.
@@ -27,6 +28,7 @@ class Plan:
     epoch: int
     pruned: bool
     cutoffs: ops.Cutoffs
+    weights: tuple[float, ...]
     thresholds: tuple[float, ...]
     seen: int
     kept: int

@@ -25,19 +25,24 @@ class _Report(NamedTuple):
         seen: Seen samples of all ranks.
         counts: As ``BitDirectory.build`` returns them.
         faults: What it has counted since the last plan.
+        negative: Scores that are negative and must not be.
         where: Epoch and whether it is restored, where there are several ranks.
+        cutoffs: Of each tier.
         levels: The thresholds, descending, padded with -inf.
     """
 
     seen: int
     counts: tuple[int, ...]
     faults: Faults
+    negative: int
     where: tuple[int, ...]
+    cutoffs: ops.Cutoffs
     levels: tuple[float, ...]
 
     @classmethod
     def of(cls, numbers: tuple[Any, ...]) -> _Report:
-        return cls(numbers[0], numbers[1:10], Faults(*numbers[10:16]), numbers[16:-3], numbers[-3:])
+        c0, c1, c2, c3 = numbers[-7:-3]
+        return cls(numbers[0], numbers[1:10], Faults(*numbers[10:16]), numbers[16], numbers[17:-7], (c0, c1, c2, c3), numbers[-3:])
 
     @property
     def kept(self) -> int:
@@ -57,15 +62,18 @@ class Planner:
 
     Attributes:
         faults: What the device has counted between the last two plans.
+        negative: Scores that were negative and must not be, when the last plan was made.
     """
 
     table: ScoreTable
     settings: Settings
     directory: ops.BitDirectory = field(init=False)
     faults: Faults = field(init=False, default=NO_FAULTS)
+    negative: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.directory = ops.BitDirectory(self.table.marks, self.table.num_slots)
+        self._none = torch.zeros(1, dtype=torch.int64, device=self.table.device)
         self._never = torch.full((ops.MAX_THRESHOLDS,), NEVER, dtype=torch.float32, device=self.table.device)
         self.side_stream = torch.cuda.Stream(self.table.device) if self.table.device.type == "cuda" else None  # type: ignore[no-untyped-call]
         known = {"num_samples": repr(self.table.num_samples), "protect": str(self.table.protect is not None)}
@@ -91,12 +99,15 @@ class Planner:
         start = time.perf_counter()
         measured = self._measure()
         values = measured.values if pruned else self._never  # in a full epoch no score is below a threshold
-        table, cutoffs, seed = self.table, self.settings.policy.cutoffs, self.settings.seed
+        table, policy, seed = self.table, self.settings.policy, self.settings.seed
         with self.writing():
-            ops.set_tiers(table.tiers, cutoffs)
+            if measured.tiers is None:
+                ops.set_tiers(table.tiers, policy.cutoffs)
+            else:
+                table.tiers.copy_(measured.tiers)
             counts = self.directory.draw_plan(table.scores, table.first_slot, values, table.tiers, seed, epoch, table.protect)
             version = self.directory.version
-        return self._finish(epoch, pruned, cutoffs, counts, version, Thresholds(values, measured.seen), False, start)
+        return self._finish(epoch, pruned, counts, version, measured._replace(values=values), False, start)
 
     def restore(self, epoch: int, pruned: bool, cutoffs: ops.Cutoffs, thresholds: tuple[float, ...], seen: int) -> Plan:
         """The plan that the marks in the table stand for, with these numbers; what they mark as visited is left out.
@@ -109,13 +120,14 @@ class Planner:
 
     def _restore(self, epoch: int, pruned: bool, cutoffs: ops.Cutoffs, thresholds: tuple[float, ...], seen: int) -> Plan:
         start = time.perf_counter()
-        self._measure()
+        self._measure()  # as the other ranks may do, which then say that they are not restored
         levels = [*reversed(thresholds), *[NEVER] * (ops.MAX_THRESHOLDS - len(thresholds))]
         values = torch.tensor(levels, dtype=torch.float32, device=self.table.device)
         known = Thresholds(values, torch.tensor([seen], dtype=torch.int64, device=self.table.device))
         with self.writing():
+            ops.set_tiers(self.table.tiers, cutoffs)
             counts, version = self.directory.build(), self.directory.version
-        return self._finish(epoch, pruned, cutoffs, counts, version, known, True, start)
+        return self._finish(epoch, pruned, counts, version, known, True, start)
 
     def count_marks(self) -> torch.Tensor:
         """Indexes marks that were read from a checkpoint, and counts them as ``BitDirectory.build`` does."""
@@ -147,8 +159,15 @@ class Planner:
         Raises:
             TypeError: It has another.
         """
-        wanted = (("values", ops.MAX_THRESHOLDS, torch.float32), ("seen", 1, torch.int64))
+        wanted = (
+            ("values", ops.MAX_THRESHOLDS, torch.float32),
+            ("seen", 1, torch.int64),
+            ("tiers", self.table.tiers.numel(), torch.int32),
+            ("negative", 1, torch.int64),
+        )
         for (name, length, dtype), tensor in zip(wanted, measured, strict=True):
+            if tensor is None and name in ("tiers", "negative"):
+                continue
             if (tensor.shape, tensor.dtype, tensor.device) != ((length,), dtype, self.table.device) or not tensor.is_contiguous():
                 raise TypeError(
                     f"policy: thresholds() of {self.settings.policy!r} must return {name} of {dtype} [{length}] on "
@@ -160,7 +179,6 @@ class Planner:
         self,
         epoch: int,
         pruned: bool,
-        cutoffs: ops.Cutoffs,
         counts: torch.Tensor,
         version: int,
         thresholds: Thresholds,
@@ -175,9 +193,12 @@ class Planner:
             raise ValueError(f"policy: thresholds() of {self.settings.policy!r} must return descending values, got {here.levels}")
         if any(here.faults):
             table.faults.zero_()
-        self.faults = here.faults
+        self.faults, self.negative = here.faults, here.negative
         totals = [sum(each) for each in zip(*(report.counts for report in reports), strict=True)]
         tiers = 1 + sum(level > NEVER for level in here.levels)
+        scale = totals[0] / table.num_samples if self.settings.rescale == "step" else 1.0
+        if scale != 1.0:  # the host knows it last
+            ops.set_tiers(table.tiers, here.cutoffs, scale)
 
         shuffle = ops.shuffle_permutation if self.settings.shuffle else _keep_order
         epoch_order = ops.EpochOrder(table.shard, shuffle(here.kept, self.settings.seed, epoch, ranks.rank), self.directory.native)
@@ -189,7 +210,8 @@ class Planner:
         return Plan(
             epoch=epoch,
             pruned=pruned,
-            cutoffs=cutoffs,
+            cutoffs=here.cutoffs,
+            weights=tuple(ops.tier_weights(here.cutoffs, scale)[:tiers]),
             thresholds=tuple(level for level in reversed(here.levels) if level > NEVER),
             seen=here.seen,
             kept=totals[0],
@@ -210,12 +232,14 @@ class Planner:
 
     def _read(self, counts: torch.Tensor, thresholds: Thresholds, epoch: int, restored: bool) -> list[_Report]:
         """What each rank has found: the one time that the host waits for the device, but for what remains after a restart."""
-        parts = [thresholds.seen, counts, self.table.faults]
+        negative = self._none if thresholds.negative is None else thresholds.negative
+        parts = [thresholds.seen, counts, self.table.faults, negative]
         if self.ranks.num_replicas > 1:
             parts += [torch.full((1,), number, dtype=torch.int64, device=counts.device) for number in (epoch, int(restored))]
-        packed = torch.cat([part.view(torch.uint8) for part in (*parts, thresholds.values)])
+        parts += [ops.cutoffs_of_tiers(self.table.tiers), thresholds.values]
+        packed = torch.cat([part.view(torch.uint8) for part in parts])
         rows = self.ranks.gather(packed).cpu().numpy()
-        layout = "16q3f" if self.ranks.num_replicas == 1 else "18q3f"
+        layout = "17q4i3f" if self.ranks.num_replicas == 1 else "19q4i3f"
         return [_Report.of(struct.unpack("<" + layout, row.tobytes())) for row in rows]
 
     def _check_ranks(self, reports: list[_Report], epoch: int) -> None:

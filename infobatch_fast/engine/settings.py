@@ -20,10 +20,11 @@ class Settings:
     seed: int
     drop_last: bool
     lengths: Lengths
+    rescale: str
     check_first: bool  # this rank's own: it changes no result
 
     @property
     def shared(self) -> dict[str, str]:
         """What must be the same on all ranks, by name."""
-        names = ("schedule", "policy", "shuffle", "shard", "seed", "drop_last", "lengths")
+        names = ("schedule", "policy", "shuffle", "shard", "seed", "drop_last", "lengths", "rescale")
         return {name: repr(getattr(self, name)) for name in names}

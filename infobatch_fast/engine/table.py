@@ -11,6 +11,7 @@ import torch
 
 from . import ops
 from .marks import BYTES_PER_ROW, rows_of
+from .norms import Norm, norms_on
 from .ranks import Ranks
 
 NEVER = -math.inf
@@ -72,10 +73,12 @@ class LookedUp(NamedTuple):
 
 
 class Thresholds(NamedTuple):
-    """Where the tiers end. Both tensors stay on the table's device."""
+    """Where the tiers end. All tensors stay on the table's device."""
 
     values: torch.Tensor  # [3] float32, descending, padded with -inf
     seen: torch.Tensor  # [1] int64, samples of all ranks that have a score
+    tiers: torch.Tensor | None = None  # [8] int32, as ops.set_tiers writes them; None: the policy's prune ratios
+    negative: torch.Tensor | None = None  # [1] int64, how many scores are negative that must not be
 
 
 class ScoreTable:
@@ -179,6 +182,19 @@ class ScoreTable:
                 ranks.sum(counts)
                 selection.narrow(digit)
         return Thresholds(selection.thresholds, selection.seen)
+
+    def importance_tiers(self, by: Norm, kept_fraction: int, least: int, ranks: Ranks) -> Thresholds:
+        """Tiers of importance sampling that keep a fraction, in units of 2^-32, of the seen samples which are not protected.
+
+        Args:
+            by: What the norm of a sample's gradient is taken from.
+            kept_fraction: At most 2^32.
+            least: Cutoff that no tier is below.
+            ranks: Who holds the other scores.
+        """
+        counts = ranks.sum(ops.count_first_digits(self.scores, self.protect))
+        values, tiers, numbers = ops.cut_by_importance(counts, norms_on(by, self.device), kept_fraction, least)
+        return Thresholds(values, numbers[:1], tiers, numbers[1:])
 
     def constant_threshold(self, value: float, ranks: Ranks) -> Thresholds:
         """A threshold that does not depend on the scores."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from infobatch_fast import InfoBatch, MeanThreshold, NoPruning, Policy, QuantileTiers, RandomPruning
+from infobatch_fast import ImportanceSampling, InfoBatch, MeanThreshold, NoPruning, Policy, QuantileTiers, RandomPruning
 from support.oracle import Oracle, Rule, float32
 
 LARGEST = float32(3.4028234663852886e38)
@@ -25,6 +25,9 @@ RULES = {
     "random": Rule("random", (0.7,)),
     "keeps hardly any": Rule("random", (1 - 2**-53,)),
     "none": Rule("none"),
+    "importance": Rule("gradient_norm", saved=0.4),
+    "importance, hardly any": Rule("gradient_norm", saved=0.85, min_keep=0.01),
+    "importance by score": Rule("score", saved=0.5, min_keep=1e-6, momentum=0.9),
 }
 
 
@@ -33,6 +36,8 @@ def policy_of(rule: Rule) -> Policy:
         return QuantileTiers(rule.quantiles, rule.ratios, rule.momentum)
     if rule.kind == "mean":
         return MeanThreshold(*rule.ratios, momentum=rule.momentum)
+    if rule.kind in ("gradient_norm", "score"):
+        return ImportanceSampling(rule.saved, rule.kind, rule.min_keep, rule.momentum)
     return {"random": RandomPruning, "none": NoPruning}[rule.kind](*rule.ratios)
 
 

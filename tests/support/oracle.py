@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from support.draws import KEEP, SHUFFLE, Permutation, draw, ids_of_slots, shard
-
-ALL = 65536
+from support.oracle_importance import ALL, importance
 
 
 # 4. Thresholds
@@ -64,12 +63,17 @@ def quantile_threshold(seen: Sequence[float], quantile: float) -> float:
 
 @dataclass(frozen=True)
 class Rule:
-    """A policy: ``kind`` is none, random, mean or quantiles; the ratios stand in the order in which the package takes them."""
+    """A policy: ``kind`` is none, random, mean, quantiles, gradient_norm or score, the last two of importance sampling.
+
+    The ratios stand in the order in which the package takes them. ``saved`` and ``min_keep`` are those of importance sampling.
+    """
 
     kind: str
     ratios: tuple[float, ...] = ()
     quantiles: tuple[float, ...] = ()
     momentum: float = 0.0
+    saved: float = 0.0
+    min_keep: float = 0.1
 
     def blended(self, old: float | None, new: float) -> float:
         """A sample's score after ``new`` came in. Doubles hold the products exactly, and their sums round as if they did."""
@@ -84,8 +88,11 @@ class Rule:
             return [quantile_threshold(seen, quantile) for quantile in self.quantiles]
         return [math.inf] if self.kind == "random" else []
 
-    def cutoffs(self) -> list[int]:
-        return [ALL] + [cutoff(ratio) for ratio in reversed(self.ratios)]
+    def cuts(self, seen: Sequence[float], free: Sequence[float]) -> tuple[list[float], list[int]]:
+        """Thresholds, ascending, and the cutoffs of the tiers, the top one first; ``free`` are the seen scores that are not protected."""
+        if self.kind in ("gradient_norm", "score"):
+            return importance(free, self.kind, self.saved, self.min_keep)
+        return self.thresholds(seen), [ALL] + [cutoff(ratio) for ratio in reversed(self.ratios)]
 
 
 def prunes(epoch: int, num_epochs: int, delta: float, warmup_epochs: int) -> bool:
@@ -99,8 +106,8 @@ def cutoff(ratio: float) -> int:
     return max(1, math.floor((1 - ratio) * 65536 + 0.5))
 
 
-def weight(cut: int) -> float:
-    return float32(65536 / cut)
+def weight(cut: int, scale: float = 1.0) -> float:
+    return float32(65536 / cut * scale)
 
 
 def keep_draw(seed: int, slot: int, epoch: int) -> int:
@@ -130,8 +137,9 @@ class Oracle:
         contiguous: bool = False,
         world: int = 1,
         protected: Collection[int] = (),
+        by_step: bool = False,
     ) -> None:
-        self.protected = set(protected)
+        self.protected, self.by_step = set(protected), by_step
         self.n, self.rule, self.seed, self.shuffle, self.world = n, rule, seed, shuffle, world
         self.scores: list[float | None] = [None] * n
         self.ids: Sequence[int] = range(n) if contiguous or not shuffle else ids_of_slots(n, seed)
@@ -158,16 +166,17 @@ class Oracle:
         self.visited = set()
         seen = [score for score in self.scores if score is not None]
         self.seen = len(seen)
-        self.thresholds = self.rule.thresholds(seen) if pruning else []
+        free = [score for sample, score in enumerate(self.scores) if score is not None and sample not in self.protected]
+        self.thresholds, cutoffs = self.rule.cuts(seen, free) if pruning else ([], [ALL])
         self.tiers = [0 if score is None else sum(score < t for t in self.thresholds) for score in self.scores]
         for sample in self.protected:
             self.tiers[sample] = 0
-        cutoffs = self.rule.cutoffs()
-        self.weights = [weight(cutoffs[tier]) for tier in self.tiers]
         draws = [0] * self.n
         for slot, sample in enumerate(self.ids):
             draws[sample] = keep_draw(self.seed, slot, epoch)
         self.kept = [draws[sample] < cutoffs[tier] for sample, tier in enumerate(self.tiers)]
+        scale = sum(self.kept) / self.n if self.by_step else 1.0
+        self.weights = [weight(cutoffs[tier], scale) for tier in self.tiers]
 
     def whole_order(self, rank: int = 0) -> list[int]:
         """All that a rank keeps, in its order."""

@@ -1,0 +1,46 @@
+"""Norms of gradients by scores: what importance sampling goes by."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal, localcontext
+from functools import cache
+from typing import Literal
+
+import torch
+
+from . import ops
+
+Norm = Literal["gradient_norm", "score"]
+NORMS: tuple[Norm, ...] = ("gradient_norm", "score")
+LEAST_POSITIVE = 2.0**-126  # scores below are taken as 0
+
+
+def edges_of_bins() -> list[float]:
+    """Lower ends of the bins of positive scores, a quarter of an octave wide, from 2^-126 on: [ops.NORMS], exact."""
+    return [math.ldexp(1 + step % 4 / 4, step // 4 - 126) for step in range(ops.NORMS)]
+
+
+@cache
+def norms_of_bins(by: Norm) -> tuple[float, ...]:
+    """The norm of each of these bins, as docs/algorithm.md has it: that of the score in its middle, rounded to a double."""
+    middles = (math.ldexp(1 + step % 4 / 4 + 1 / 8, step // 4 - 126) for step in range(ops.NORMS))
+    return tuple(middles if by == "score" else map(_wrong, middles))
+
+
+@cache
+def norms_on(by: Norm, device: torch.device) -> torch.Tensor:
+    """The same on a device, float64 [ops.NORMS], made once."""
+    return torch.tensor(norms_of_bins(by), dtype=torch.float64, device=device)
+
+
+def _wrong(loss: float) -> float:
+    """1 - exp(-loss), the probability of being wrong that a cross-entropy loss stands for.
+
+    The same on all machines, as the C library's exp is not: decimal numbers are rounded once.
+    """
+    if loss > 64:  # 1 - exp(-64) is nearer to 1 than to any other double
+        return 1.0
+    with localcontext() as context:
+        context.prec = 100
+        return float(1 - (-Decimal(loss)).exp())

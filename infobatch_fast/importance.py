@@ -1,0 +1,81 @@
+"""Importance sampling: a policy that is told how much to save, and saves that with the least noise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .engine import ops
+from .engine.checks import check_choice, check_fraction
+from .engine.norms import NORMS, Norm
+from .engine.ranks import Ranks
+from .engine.table import ScoreTable, Thresholds
+from .policy import MOMENTUM_MEANING, Policy
+
+_SAVED_MEANING = "the part of the seen samples that a pruned epoch skips"
+_KEEP_MEANING = "the smallest probability with which a sample is kept"
+_ROUNDING = 1e-9  # of 1 - min_keep
+
+
+@dataclass(frozen=True)
+class ImportanceSampling(Policy):
+    """Skips the given fraction of the seen samples, whatever their scores look like, and adds little noise to the gradient.
+
+    A sample whose gradient has the norm g is kept with a probability near min(1, max(min_keep, c * g)), and weighs the reciprocal;
+    c is solved for in each plan. That is the rule which adds the least variance of all that skip as many; it is rounded to four
+    probabilities. The fraction holds in expectation, so what an epoch skips differs by the luck of the draws. Unseen and protected
+    samples are kept with weight 1, and are not in the fraction.
+
+    Args:
+        saved_fraction: Of the seen samples that are not protected, in [0, 1 - min_keep].
+        by: What g is taken from. "gradient_norm": the score is a cross-entropy loss, and g = 1 - exp(-score), the probability of
+            being wrong, which is the norm of the gradient at the logits up to a factor below sqrt(2). "score": g is the score
+            itself: for losses of other kinds, for norms that are passed as ``scores=``, or for weights of your own. A sample is
+            then drawn, without replacement, with a probability proportional to its score.
+        min_keep: The smallest keep probability, in (0, 1]; weights are at most 1 / min_keep. Scores at or below 0 have it, unless
+            more of them must be kept because only ``saved_fraction`` may be skipped.
+        momentum: m in [0, 1), as in ``MeanThreshold``.
+
+    Raises:
+        TypeError: An argument is no number.
+        ValueError: An argument is out of range.
+
+    Source: Needell et al., arXiv 1310.5715; Katharopoulos and Fleuret, ICML 2018 (arXiv 1803.00942). How the tiers are cut stands in
+    docs/algorithm.md.
+    """
+
+    saved_fraction: float = 0.4
+    by: Norm = "gradient_norm"
+    min_keep: float = 0.1
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        saved = check_fraction("saved_fraction", self.saved_fraction, False, _SAVED_MEANING)
+        min_keep = check_fraction("min_keep", self.min_keep, True, _KEEP_MEANING)
+        check_choice("by", self.by, NORMS)
+        if min_keep == 0.0:
+            raise ValueError(
+                f"min_keep must be in (0, 1], got {self.min_keep!r}: a sample that is never kept leaves the gradient biased"
+            )
+        if saved > 1 - min_keep + _ROUNDING:
+            raise ValueError(
+                f"saved_fraction={self.saved_fraction!r} is more than {1 - min_keep:g}, the most that min_keep={self.min_keep!r} "
+                "allows, as each sample is kept with that probability at least: lower one of them"
+            )
+        object.__setattr__(self, "saved_fraction", saved)
+        object.__setattr__(self, "min_keep", min_keep)
+        object.__setattr__(self, "momentum", check_fraction("momentum", self.momentum, False, MOMENTUM_MEANING))
+
+    @property
+    def prune_ratio_of_tier(self) -> tuple[float, ...]:
+        """None is known before a plan is made: each solves for its own."""
+        return ()
+
+    @property
+    def expected_saved_fraction(self) -> float:
+        """As asked for."""
+        return self.saved_fraction
+
+    def thresholds(self, table: ScoreTable, ranks: Ranks) -> Thresholds:
+        """Tiers and their keep probabilities, from a histogram of the seen scores."""
+        return table.importance_tiers(self.by, math.ceil((1 - self.saved_fraction) * 2**32), ops.cutoff_of(self.min_keep), ranks)
