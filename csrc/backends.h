@@ -72,13 +72,13 @@ IB_HD std::int64_t* counts_of(const DigitPass& args, int t) {
 
 // Thresholds and tiers of importance sampling, from the counts of pass 0.
 struct CutByImportance {
-  const std::int64_t* counts;    // [2048]
-  const double* norms;           // [kNorms] of the digits from kFirstPositive on, ascending
-  std::uint64_t kept_fraction;   // ceil(fraction * 2^32) of the samples that are not protected, at most 2^32
-  std::uint32_t least;           // cutoff that no tier is below
-  float* thresholds;             // [3] out: descending, padded with -infinity
-  Tiers* tiers;                  // [1] out
-  std::int64_t* numbers;         // [2] out: seen scores, and negative ones of those that are not protected
+  const std::int64_t* counts;   // [2048]
+  const double* norms;          // [kNorms] of the digits from kFirstPositive on, ascending
+  std::uint64_t kept_fraction;  // ceil(fraction * 2^32) of the samples that are not protected, at most 2^32
+  std::uint32_t least;          // cutoff that no tier is below
+  float* thresholds;            // [3] out: descending, padded with -infinity
+  Tiers* tiers;                 // [1] out
+  std::int64_t* numbers;        // [2] out: seen scores, and negative ones of those that are not protected
 };
 
 // ---- histogram ----
@@ -200,20 +200,20 @@ struct MarkRemaining {
   std::uint8_t* remaining;  // [mark_bytes(shuffle.size)] out, zeros behind the last position
 };
 
-#define INFOBATCH_BACKEND_FUNCTIONS(CONTEXT)            \
-  Status sum_scores(const SumScores&, CONTEXT);         \
-  Status mean_threshold(const MeanThreshold&, CONTEXT); \
-  Status count_digits(const DigitPass&, CONTEXT);       \
-  Status narrow_quantiles(const DigitPass&, CONTEXT);   \
+#define INFOBATCH_BACKEND_FUNCTIONS(CONTEXT)                 \
+  Status sum_scores(const SumScores&, CONTEXT);              \
+  Status mean_threshold(const MeanThreshold&, CONTEXT);      \
+  Status count_digits(const DigitPass&, CONTEXT);            \
+  Status narrow_quantiles(const DigitPass&, CONTEXT);        \
   Status cut_by_importance(const CutByImportance&, CONTEXT); \
-  Status score_range(const ScoreRange&, CONTEXT);       \
-  Status count_bins(const CountBins&, CONTEXT);         \
-  Status set_tiers(const SetTiers&, CONTEXT);           \
-  Status draw_plan(const DrawPlan&, CONTEXT);           \
-  Status index_bits(const IndexBits&, CONTEXT);         \
-  Status record(const Record&, CONTEXT);                \
-  Status look_up(const LookUp&, CONTEXT);               \
-  Status order(const Order&, CONTEXT);                  \
+  Status score_range(const ScoreRange&, CONTEXT);            \
+  Status count_bins(const CountBins&, CONTEXT);              \
+  Status set_tiers(const SetTiers&, CONTEXT);                \
+  Status draw_plan(const DrawPlan&, CONTEXT);                \
+  Status index_bits(const IndexBits&, CONTEXT);              \
+  Status record(const Record&, CONTEXT);                     \
+  Status look_up(const LookUp&, CONTEXT);                    \
+  Status order(const Order&, CONTEXT);                       \
   Status mark_remaining(const MarkRemaining&, CONTEXT);
 
 namespace cpu {

@@ -1,5 +1,5 @@
-// Importance sampling: cutoffs that follow the norm of a sample's gradient, rounded to tiers, for a given number of kept samples.
-// From the histogram of the scores' first digits, whose bins are a quarter of an octave wide.
+// Importance sampling: cutoffs that follow the norm of a sample's gradient, rounded to tiers, for a given number of kept
+// samples. From the histogram of the scores' first digits, whose bins are a quarter of an octave wide.
 #pragma once
 
 #include <cmath>

@@ -25,8 +25,8 @@ IB_HD std::uint32_t cutoff_of(double keep_probability) {
   return cutoff < 1 ? 1 : cutoff > kLaneRange ? kLaneRange : cutoff;
 }
 
-// The weight is the reciprocal of the quantised probability, so that sum(weight) is unbiased by construction. `scale` is what all
-// weights of a plan are multiplied by.
+// The weight is the reciprocal of the quantised probability, so that sum(weight) is unbiased by construction. `scale` is what
+// all weights of a plan are multiplied by.
 IB_HD float weight_of(std::uint32_t cutoff, double scale) {
   return static_cast<float>(static_cast<double>(kLaneRange) / cutoff * scale);
 }

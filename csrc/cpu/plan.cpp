@@ -21,23 +21,41 @@ std::int32_t key_of_threshold(float threshold) {
   return signed_key(bits_of(threshold) << 1 == 0 ? kMinusZeroBits : bits_of(threshold));
 }
 
+// The upper bits of the key, as many as Key has: all 32, or 16.
+template <class Key>
+Key upper_bits(std::int32_t key) {
+  return static_cast<Key>(key >> (32 - 8 * sizeof(Key)));
+}
+
+// Whether no threshold has a bit in the lower half of its key, so that the upper halves decide; that of minus infinity is below
+// those of all scores. The ends of bins, at which importance sampling cuts, are such thresholds.
+bool halves_decide(const Levels& levels) {
+  for (const float threshold : levels.threshold) {
+    if (bits_of(threshold) != kMinusInfinityBits && (key_of_threshold(threshold) & 0xFFFF) != 0) return false;
+  }
+  return true;
+}
+
 // The marks of a tile under kThresholds thresholds. 16 bits are enough for a draw and its cutoff: that is at least 1, so lane <
-// cutoff is lane <= cutoff - 1.
-template <int kThresholds>
+// cutoff is lane <= cutoff - 1. Who is below a threshold is below those above it, so what the tiers differ by adds up.
+template <int kThresholds, class Key>
 [[gnu::always_inline]] inline void decide(const float* scores, const std::uint16_t* lanes, const Levels& levels,
                                           std::uint8_t* marks) {
   alignas(64) std::uint16_t below[kThresholds][kTileSlots], wide[kTileSlots];
-  for (int i = 0; i < kThresholds; ++i) {
-    const std::int32_t threshold = key_of_threshold(levels.threshold[i]);
-    for (int slot = 0; slot < kTileSlots; ++slot) below[i][slot] = signed_key(bits_of(scores[slot])) < threshold ? 0xFFFF : 0;
-  }
-  std::uint16_t last[kThresholds + 1];
-  for (int tier = 0; tier <= kThresholds; ++tier) last[tier] = static_cast<std::uint16_t>(levels.cutoff[tier] - 1);
+  Key threshold[kThresholds];
+  for (int i = 0; i < kThresholds; ++i) threshold[i] = upper_bits<Key>(key_of_threshold(levels.threshold[i]));
   for (int slot = 0; slot < kTileSlots; ++slot) {
-    std::uint16_t last_kept = last[0], tier = 0;
+    const Key key = upper_bits<Key>(signed_key(bits_of(scores[slot])));
+    for (int i = 0; i < kThresholds; ++i) below[i][slot] = key < threshold[i] ? 0xFFFF : 0;
+  }
+  std::uint16_t more[kThresholds];  // than the last lane that is kept in the tier above, modulo 2^16
+  for (int i = 0; i < kThresholds; ++i) more[i] = static_cast<std::uint16_t>(levels.cutoff[i + 1] - levels.cutoff[i]);
+  const std::uint16_t top = static_cast<std::uint16_t>(levels.cutoff[0] - 1);
+  for (int slot = 0; slot < kTileSlots; ++slot) {
+    std::uint16_t last_kept = top, tier = 0;
     for (int i = 0; i < kThresholds; ++i) {
       const std::uint16_t mask = below[i][slot];
-      last_kept = static_cast<std::uint16_t>((last[i + 1] & mask) | (last_kept & ~mask));
+      last_kept = static_cast<std::uint16_t>(last_kept + (more[i] & mask));
       tier = static_cast<std::uint16_t>(tier - mask);
     }
     wide[slot] = static_cast<std::uint16_t>(make_mark(lanes[slot] <= last_kept, tier));
@@ -46,8 +64,9 @@ template <int kThresholds>
 }
 
 IB_MULTIVERSION void decide_tile(const float* scores, const std::uint16_t* lanes, const Levels& levels, std::uint8_t* marks) {
-  if (one_threshold(levels.threshold)) return decide<1>(scores, lanes, levels, marks);
-  decide<kMaxThresholds>(scores, lanes, levels, marks);
+  if (one_threshold(levels.threshold)) return decide<1, std::int32_t>(scores, lanes, levels, marks);
+  if (halves_decide(levels)) return decide<kMaxThresholds, std::int16_t>(scores, lanes, levels, marks);
+  decide<kMaxThresholds, std::int32_t>(scores, lanes, levels, marks);
 }
 
 // Protects the slots of `rows` rows.

@@ -92,13 +92,15 @@ void add_tile(const float* scores, std::uint32_t& window, std::int64_t* words) {
   add_window(tile.sum, window, words);
 }
 
-// Histograms of a grain, in 32 bits; in two copies, as neighbours often share a digit and an addition waits for the one before.
+// Histograms of a grain, in 32 bits; in copies, as neighbours often share a digit and an addition waits for the one before.
 struct DigitCounts {
-  std::uint32_t bin[2][kDigitBins] = {};
+  static constexpr int kCopies = 4;
+  std::uint32_t bin[kCopies][kDigitBins] = {};
 
   void add_to(std::int64_t* counts, int first, int last) const {
     for (int digit = first; digit < last; ++digit) {
-      const std::int64_t count = static_cast<std::int64_t>(bin[0][digit]) + bin[1][digit];
+      std::int64_t count = 0;
+      for (int copy = 0; copy < kCopies; ++copy) count += bin[copy][digit];
       if (count == 0) continue;
 #pragma omp atomic
       counts[digit] += count;
@@ -145,9 +147,8 @@ void count_tile(const DigitPass& args, const float* scores, std::int64_t first, 
       const int slots = static_cast<int>(std::min<std::int64_t>(kSumTile, args.num_slots - first));
       set_apart(args.protect + first / kRowSlots, slots, digits);
     }
-    for (int i = 0; i < kSumTile; i += 2) {
-      counts->bin[0][digits[i]] += 1;
-      counts->bin[1][digits[i + 1]] += 1;
+    for (int i = 0; i < kSumTile; i += DigitCounts::kCopies) {
+      for (int copy = 0; copy < DigitCounts::kCopies; ++copy) counts->bin[copy][digits[i + copy]] += 1;
     }
     return;
   }

@@ -13,7 +13,7 @@ void check_empty_statistics(int threads) {
   mean.expect_same("sum_scores");
   for (int pass = 0; pass < kDigitPasses; ++pass) {
     CALL_BOTH(count_digits, threads, [&](Side side) {
-      return DigitPass{nullptr, 0, pass, 2, {9, 3}, state.on(side), counts.on(side), quantiles.on(side), true};
+      return DigitPass{nullptr, 0, pass, 2, {9, 3}, state.on(side), counts.on(side), quantiles.on(side), true, nullptr};
     });
     counts.expect_same("count_digits", kDigitWords - 1);
     state.expect_same("count_digits");

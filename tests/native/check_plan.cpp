@@ -8,14 +8,6 @@ using namespace infobatch;
 
 namespace {
 
-// A bit in eight, and none behind the last slot.
-std::vector<std::uint8_t> protected_bits(std::int64_t num_slots, Random& random) {
-  std::vector<std::uint8_t> bits(static_cast<std::size_t>((num_slots + 7) / 8));
-  for (std::uint8_t& byte : bits) byte = static_cast<std::uint8_t>(random.next() & random.next() & random.next());
-  if (num_slots % 8 != 0) bits.back() &= static_cast<std::uint8_t>((1 << num_slots % 8) - 1);
-  return bits;
-}
-
 Cutoffs cutoffs_of(int variant) {
   if (variant % 3 == 1) return {{kLaneRange, cutoff_of(0.25), cutoff_of(0.75), kLaneRange}};
   return {{kLaneRange, cutoff_of(0.5), cutoff_of(0.25), cutoff_of(1e-6)}};
@@ -79,19 +71,14 @@ void check_plan(const Case& c, const Twin<float>& scores, const Thresholds& thre
 
 Twin<Tiers> check_tiers(const Cutoffs& cutoffs, int threads) {
   Twin<Tiers> tiers("tiers", 1);
-  CALL_BOTH(set_tiers, threads, [&](Side side) { return SetTiers{cutoffs, tiers.on(side)}; });
+  CALL_BOTH(set_tiers, threads, [&](Side side) { return SetTiers{cutoffs, 1.0, tiers.on(side)}; });
   tiers.expect_same("set_tiers");
   return tiers;
 }
 
-void check_plans(const Case& c, const Twin<float>& scores, std::vector<Thresholds> thresholds) {
-  constexpr float infinity = std::numeric_limits<float>::infinity();
-  thresholds.push_back({infinity, -infinity, -infinity});
-  thresholds.push_back({-infinity, -infinity, -infinity});
-  thresholds.push_back({0.0f, -infinity, -infinity});
-  thresholds.push_back({1.0f, -0.0f, -1e-40f});
+void check_plans(const Case& c, const Twin<float>& scores, std::vector<Thresholds> thresholds,
+                 const Twin<std::uint8_t>& protect) {
   Random random(c.seed);
-  const Twin<std::uint8_t> protect("protect", protected_bits(c.num_slots(), random));
   for (int variant = 0; variant < 2 * static_cast<int>(thresholds.size()); ++variant) {
     if ((static_cast<std::uint64_t>(variant) + c.seed) % static_cast<std::uint64_t>(c.every) != 0) continue;
     check_plan(c, scores, thresholds[static_cast<std::size_t>(variant / 2)], variant % 2 == 1 ? &protect : nullptr, variant,

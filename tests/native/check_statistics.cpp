@@ -32,7 +32,7 @@ std::vector<std::uint64_t> fractions_of(int num_targets) {
 
 DigitPass digit_pass(const float* scores, std::int64_t num_slots, int pass, const std::vector<std::uint64_t>& fractions,
                      QuantileState* state, std::int64_t* counts, float* thresholds, bool alone) {
-  DigitPass args{scores, num_slots, pass, static_cast<int>(fractions.size()), {}, state, counts, thresholds, alone};
+  DigitPass args{scores, num_slots, pass, static_cast<int>(fractions.size()), {}, state, counts, thresholds, alone, nullptr};
   std::copy(fractions.begin(), fractions.end(), args.fractions);
   return args;
 }

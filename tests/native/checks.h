@@ -52,13 +52,17 @@ std::vector<Thresholds> check_statistics(const Case&, const Twin<float>& scores)
 // Sums that runs could have, and histograms of several ranks, at random.
 void check_random_statistics(int rounds);
 
+// Tiers of importance sampling, and histograms of several ranks at random. Returns the thresholds that were found.
+Thresholds check_importance(const Case&, const Twin<float>& scores, const Twin<std::uint8_t>& protect);
+void check_random_importance(int rounds);
+
 // The range of the scores, and how many are in each of some bins.
 void check_histogram(const Case&, const Twin<float>& scores);
 
 // A plan's tiers, on both sides.
 Twin<infobatch::Tiers> check_tiers(const infobatch::Cutoffs&, int threads);
 // Plans under these thresholds and some others, and all that follows from each.
-void check_plans(const Case&, const Twin<float>& scores, std::vector<Thresholds>);
+void check_plans(const Case&, const Twin<float>& scores, std::vector<Thresholds>, const Twin<std::uint8_t>& protect);
 // A table of which each thread has a lot, and whose second half fills the accumulators that the first has made a kernel choose.
 void check_long_table(std::int64_t num_slots, int threads);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <limits>
 
 #include "checks.h"
 
@@ -27,7 +28,16 @@ void check_table(const Extent& extent, std::int64_t num_slots, Kind kind, Place 
   Random random(seed + static_cast<std::uint64_t>(num_slots));
   const Twin<float> scores("scores", make_scores(kind, num_slots, random));
   check_histogram(c, scores);
-  check_plans(c, scores, check_statistics(c, scores));
+  std::vector<Thresholds> thresholds = check_statistics(c, scores);
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  thresholds.insert(thresholds.end(), {{infinity, -infinity, -infinity},
+                                       {-infinity, -infinity, -infinity},
+                                       {0.0f, -infinity, -infinity},
+                                       {1.0f, -0.0f, -1e-40f}});
+  Random protecting(c.seed);
+  const Twin<std::uint8_t> protect("protect", protected_bits(num_slots, protecting));
+  thresholds.push_back(check_importance(c, scores, protect));
+  check_plans(c, scores, thresholds, protect);
 }
 
 // Whether this table stands in this place too. Large ones take turns, as what differs between places is the arithmetic of a
@@ -45,6 +55,7 @@ bool compare(const Extent& extent) {
   device::vary(extent.seed, 0);
   check_empty(extent.threads);
   check_random_statistics(extent.random_rounds);
+  check_random_importance(extent.random_rounds);
   for (const std::int64_t num_slots : kSizes) {
     if (num_slots < extent.smallest || num_slots > extent.largest) continue;
     for (int kind = 0; kind < kNumKinds; ++kind) {

@@ -83,3 +83,10 @@ Shard make_shard(Place place, std::int64_t num_slots, std::uint64_t seed) {
       return dealt(0, num_slots);
   }
 }
+
+std::vector<std::uint8_t> protected_bits(std::int64_t num_slots, Random& random) {
+  std::vector<std::uint8_t> bits(static_cast<std::size_t>((num_slots + 7) / 8));
+  for (std::uint8_t& byte : bits) byte = static_cast<std::uint8_t>(random.next() & random.next() & random.next());
+  if (num_slots % 8 != 0) bits.back() &= static_cast<std::uint8_t>((1 << num_slots % 8) - 1);
+  return bits;
+}

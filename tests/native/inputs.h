@@ -46,6 +46,9 @@ const char* name_of(Kind);
 float make_score(Kind, std::int64_t slot, Random&);
 std::vector<float> make_scores(Kind, std::int64_t num_slots, Random&);
 
+// A bit in eight, and none behind the last slot.
+std::vector<std::uint8_t> protected_bits(std::int64_t num_slots, Random&);
+
 // Where the table stands in its data set.
 enum class Place { kWholeSet, kDealtShard, kShardWithoutDeal, kFarOut, kNumPlaces };
 inline constexpr int kNumPlaces = static_cast<int>(Place::kNumPlaces);

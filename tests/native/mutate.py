@@ -72,7 +72,7 @@ PLAIN = [
     ),
     Fault("histogram: edges end with a zero", "histogram.cu", "args.edges[i] : kNoKey", "args.edges[i] : 0"),
     Fault(
-        "tiers: the weights are left out", "plan.cu", "*args.tiers = tiers_of(args.cutoffs);", "args.tiers->cutoffs = args.cutoffs;"
+        "tiers: the weights are left out", "plan.cu", "*args.tiers = tiers_of(args.cutoffs, args.scale);", "args.tiers->cutoffs = args.cutoffs;"
     ),
     Fault("draw: a tier has the cutoff of another", "plan.cu", "level_of(cutoffs, 2)", "level_of(cutoffs, 1)", EVERY),
     Fault("draw: marks behind the last slot", "plan.cu", "if (filled < kRowSlots) marks &=", "if (filled < 0) marks &="),

@@ -113,6 +113,15 @@ void measure_plans(Speed& speed, Table& t) {
     speed.print(targets == 2 ? "plan, 2 quantiles" : "plan, 3 quantiles", n, n, 12 * n + bytes, nothing,
                 [&](int) { return quantile_plan(t, targets, by_quantiles); });
   }
+  const infobatch::DigitPass counting = t.digit_pass(0, 1, false);
+  const infobatch::CutByImportance cut = t.cut();
+  speed.print("cut_by_importance", n, 1, 8 * infobatch::kDigitBins, nothing,
+              [&](int) { return backend::cut_by_importance(cut, nullptr); });
+  speed.print("plan, importance", n, n, 4 * n + bytes, nothing, [&](int) {
+    const infobatch::Status counted = backend::count_digits(counting, nullptr);
+    const infobatch::Status status = counted == infobatch::Status::kOk ? backend::cut_by_importance(cut, nullptr) : counted;
+    return status == infobatch::Status::kOk ? backend::draw_plan(t.draw_plan(t.cuts, false), nullptr) : status;
+  });
   const infobatch::SumScores sum{t.scores.get(), n, t.sum.get(), t.mean.get()};
   speed.print("plan, mean", n, n, 4 * n + bytes, nothing, [&](int) {
     const infobatch::Status status = backend::sum_scores(sum, nullptr);

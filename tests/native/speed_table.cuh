@@ -63,6 +63,13 @@ struct BitInEight {
   }
 };
 
+// As of losses, to a few digits: what it takes to solve for the tiers depends on the bins, not on the last bit of a norm.
+struct NormOfBin {
+  __device__ double operator()(std::uint64_t place) const {
+    return -expm1(-static_cast<double>(infobatch::edge_of_digit(infobatch::kFirstPositive + static_cast<int>(place))));
+  }
+};
+
 struct SpacedKey {
   std::int32_t lowest, width;
   __device__ std::int32_t operator()(std::uint64_t place) const {
@@ -76,6 +83,7 @@ struct Table {
   explicit Table(std::int64_t size) : num_slots(size) {
     fill(scores, num_slots, ExponentialScore{});
     fill(protect, (num_slots + 7) / 8, BitInEight{});
+    fill(norms, infobatch::kNorms, NormOfBin{});
     fill(index, kIds, AnyId{static_cast<std::uint64_t>(num_slots)});
     fill(new_scores, kIds, ExponentialScore{});
     constexpr double quantiles[] = {0.85, 0.5, 0.2};
@@ -96,17 +104,24 @@ struct Table {
   DeviceArray<std::uint32_t> hints{blocks + 1};
   DeviceArray<std::int64_t> sum{infobatch::kSumWords + 1}, digits{infobatch::kDigitWords};
   DeviceArray<infobatch::QuantileState> state{1};
-  DeviceArray<infobatch::Tiers> tiers{1};
+  DeviceArray<infobatch::Tiers> tiers{1}, other_tiers{1};
+  DeviceArray<double> norms{infobatch::kNorms};
+  DeviceArray<std::int64_t> numbers{2};
+  DeviceArray<float> cuts{infobatch::kMaxThresholds};
   DeviceArray<float> mean{infobatch::kMaxThresholds}, quantiles{infobatch::kMaxThresholds};
 
   infobatch::IndexBits index_bits() const {
     return {words(), num_slots, ones_before.get(), hints.get(), counts.get(), scratch.get()};
   }
-  infobatch::DigitPass digit_pass(int pass, int num_targets) const {
-    return {scores.get(), num_slots,       pass, num_targets, {fractions[0], fractions[1], fractions[2]}, state.get(),
-            digits.get(), quantiles.get(), true};
+  infobatch::DigitPass digit_pass(int pass, int num_targets, bool alone = true) const {
+    return {scores.get(), num_slots,       pass,  num_targets, {fractions[0], fractions[1], fractions[2]}, state.get(),
+            digits.get(), quantiles.get(), alone, nullptr};
   }
-  infobatch::SetTiers set_tiers() const { return {{{65536, 32768, 16384, 8192}}, tiers.get()}; }
+  // Keeps 0.6, and each at least 0.1. Its tiers are not those of the plan, so that other measurements stay as they are.
+  infobatch::CutByImportance cut() const {
+    return {digits.get(), norms.get(), std::uint64_t{2576980378}, 6554, cuts.get(), other_tiers.get(), numbers.get()};
+  }
+  infobatch::SetTiers set_tiers() const { return {{{65536, 32768, 16384, 8192}}, 1.0, tiers.get()}; }
   infobatch::DrawPlan draw_plan(const DeviceArray<float>& thresholds, bool protects) const {
     return {.scores = scores.get(),
             .first_slot = 0,
