@@ -60,7 +60,7 @@ def test_tables_of_many_pieces_move_as_those_of_one(device: torch.device, monkey
     assert states[0] == states[1]
 
 
-@pytest.mark.parametrize("name", ["mean, momentum", "two tiers"])
+@pytest.mark.parametrize("name", ["mean, momentum", "two tiers", "importance", "importance by score"])
 def test_growth_epoch_after_epoch_follows_the_oracle(device: torch.device, name: str) -> None:
     rule, protected = RULES[name], [0, 5, 6, 28]
     pruner = InfoBatch(30, 10, policy=policy_of(rule), delta=1.0, device=device, protect=protected)

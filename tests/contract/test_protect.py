@@ -19,7 +19,7 @@ from support.runs import kept_set, loss_of, order, record, record_all, snapshot,
 SIZES = [1, 7, 8, 9, 64, 511, 512, 513, 1025, 33_000]
 
 
-@pytest.mark.parametrize("name", ["mean", "three tiers", "random", "none"])
+@pytest.mark.parametrize("name", ["mean", "three tiers", "random", "none", "importance", "importance by score"])
 @pytest.mark.parametrize("n", SIZES)
 def test_protected_samples_are_in_the_top_tier_as_the_page_says(device: torch.device, n: int, name: str) -> None:
     rule = RULES[name]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from infobatch_fast import InfoBatch, QuantileTiers, with_index
+from infobatch_fast import ImportanceSampling, InfoBatch, QuantileTiers, with_index
 from support.loaders import WORKER_WARNINGS
 from support.restarts import BATCH, EPOCHS, SIZE, restored, run_of, saved
 from support.runs import decisions, loss_of, order, record, record_all, snapshot, train
@@ -32,6 +32,8 @@ RUNS = {
     "mean, set_epoch": ({}, True),
     "mean, no set_epoch": ({}, False),
     "quantiles, warm-up": ({"policy": QuantileTiers(), "warmup_epochs": 1, "delta": 1.0}, True),
+    "importance": ({"policy": ImportanceSampling(0.5, momentum=0.5), "delta": 1.0, "protect": [3, 8, 44]}, False),
+    "steps of the full size": ({"rescale": "step", "delta": 1.0}, True),
     "in order": ({"shuffle": False, "seed": 3}, False),
 }
 

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from infobatch_fast import InfoBatch, MeanThreshold, Policy, QuantileTiers, RandomPruning
+from infobatch_fast import ImportanceSampling, InfoBatch, MeanThreshold, Policy, QuantileTiers, RandomPruning
 from infobatch_fast.engine import ops
+from support.oracle_importance import importance
 
 pytest.importorskip("sklearn", reason="the digits are scikit-learn's")
 from sklearn.datasets import load_digits
@@ -31,6 +32,8 @@ POLICIES = [
     QuantileTiers(),
     QuantileTiers((0.1, 0.5, 0.9), (0.9, 0.7, 1 / 3)),
     RandomPruning(0.3),
+    ImportanceSampling(0.4),
+    ImportanceSampling(0.6, "score", 0.02),
 ]
 
 
@@ -94,6 +97,10 @@ def expected_keep_probability(policy: Policy) -> Tensor:
     """From the definition of the policies, by a sort: no part of the package but the rounding of a probability."""
     losses, _ = per_sample()
     scores = losses.float()
+    if isinstance(policy, ImportanceSampling):
+        ends, cutoffs = importance(scores.tolist(), policy.by, policy.saved_fraction, policy.min_keep)
+        tiers = (scores[:, None] < torch.tensor(ends)).sum(1)
+        return torch.tensor(cutoffs, dtype=torch.float64)[tiers] / 65536
     if isinstance(policy, RandomPruning):
         thresholds, ratios = [math.inf], (policy.prune_ratio,)
     elif isinstance(policy, MeanThreshold):
@@ -143,7 +150,7 @@ def test_the_weighted_gradient_of_an_epoch_is_the_full_one_in_expectation(policy
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
-def test_the_added_variance_is_r_over_one_minus_r_times_the_squared_gradients_of_pruned_tiers(policy: Policy) -> None:
+def test_the_added_variance_is_one_over_p_minus_one_times_the_squared_gradients(policy: Policy) -> None:
     weights, keep = draws(policy)
     _, deviations = variance_deviations(weights, keep, (1 - keep) / keep)
     assert float(deviations.abs().max()) < limit(DIRECTIONS)

@@ -16,7 +16,7 @@ def check(n: int, rule: Rule, name: str, *, drop_last: bool, **kind: bool) -> No
     seed = 2**64 - n
     shard_kind = "contiguous" if kind.get("contiguous") else "scattered"
     settings = {"policy": policy_of(rule), "seed": seed, "shuffle": kind.get("shuffle", True), "shard": shard_kind}
-    settings |= {"delta": 1.0, "drop_last": drop_last}
+    settings |= {"delta": 1.0, "drop_last": drop_last, "rescale": "step" if kind.get("by_step") else "epoch"}
     pruner = InfoBatch(n, 9, **settings)
     oracle = Oracle(n, rule, seed=seed, world=world, **kind)
     mine = {oracle.ids[slot] for slot in shard(n, world, rank)}
@@ -54,9 +54,11 @@ def check_all() -> None:
         check(n, RULES["three tiers"], "half unseen", drop_last=True, contiguous=True)
         check(n, RULES["two tiers"], "any bits", drop_last=False, shuffle=False)
         check(n, RULES["random"], "negative", drop_last=True)
+        check(n, RULES["importance"], "half unseen", drop_last=False, by_step=True)
+        check(n, RULES["importance by score"], "any bits", drop_last=True)
 
 
 @needs_gloo
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [2, 3, 4])
 def test_several_ranks_decide_and_order_as_the_page_says(world: int) -> None:
     run_ranks(world, check_all)

@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
-from infobatch_fast import InfoBatch, MeanThreshold, NoPruning, QuantileTiers, RandomPruning
+from infobatch_fast import ImportanceSampling, InfoBatch, MeanThreshold, NoPruning, QuantileTiers, RandomPruning
 from infobatch_fast.engine.ranks import Ranks
-from support.compare import RULES, bits
+from support.compare import RULES, bits, policy_of
 from support.draws import shard
 from support.gpus import GPUS
 from support.oracle import Oracle
@@ -21,7 +21,13 @@ from support.runs import loss_of, order, record, train
 
 pytestmark = needs_gloo
 
-POLICIES = {"mean": MeanThreshold(), "tiers": QuantileTiers(), "random": RandomPruning(0.7), "none": NoPruning()}
+POLICIES = {
+    "mean": MeanThreshold(),
+    "tiers": QuantileTiers(),
+    "random": RandomPruning(0.7),
+    "none": NoPruning(),
+    "importance": ImportanceSampling(),
+}
 
 
 # ---- what is decided ----
@@ -104,7 +110,8 @@ def test_the_decisions_do_not_depend_on_the_number_of_ranks(
 
 
 def follow_the_oracle() -> None:
-    for rule, policy in (("mean", MeanThreshold()), ("two tiers", QuantileTiers((0.2, 0.85), (0.75, 0.5)))):
+    for rule in ("mean", "two tiers", "importance", "importance by score"):
+        policy = policy_of(RULES[rule])
         n, world, rank = 1030, dist.get_world_size(), dist.get_rank()
         oracle = Oracle(n, RULES[rule], seed=11, world=world)
         pruner = InfoBatch(n, 9, policy=policy, delta=1.0, seed=11)

@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 
-from infobatch_fast import InfoBatch, Policy, QuantileTiers
+from infobatch_fast import ImportanceSampling, InfoBatch, Policy, QuantileTiers
 from support.ranks import Killed, needs_gloo, run_ranks
 from support.runs import kept_set, loss_of, record, train
 
@@ -101,8 +101,8 @@ def expect(policy: Policy | None) -> list[list[int]]:
 
 @pytest.mark.parametrize(
     ("seed", "worlds", "policy"),
-    [(1, (1, 2, 2, 3), None), (2, (2, 3), QuantileTiers())],
-    ids=["one to three ranks", "two or three ranks, quantile tiers"],
+    [(1, (1, 2, 2, 3), None), (2, (2, 3), QuantileTiers()), (3, (1, 2, 3), ImportanceSampling())],
+    ids=["one to three ranks", "two or three ranks, quantile tiers", "one to three ranks, importance sampling"],
 )
 def test_a_killed_run_trains_each_epoch_on_exactly_its_kept_samples(
     seed: int, worlds: tuple[int, ...], policy: Policy | None, tmp_path: Path
