@@ -83,8 +83,8 @@ def _ranked(scores: Any, order: str, seed: int) -> torch.Tensor:
     if count := int(unknown.sum()):
         raise ValueError(
             f"scores holds NaN for {count} of {len(values)} samples, the first of them {int(unknown.nonzero()[0])}: "
-            "pruner.scores() has it for unseen samples and for those of other ranks; train on or record() each sample once, and see "
-            "docs/selection.md for ranks"
+            "pruner.scores() has it for unseen samples and for those of other ranks; train on or record() each sample once, and "
+            "docs/selection.md says how ranks join their scores"
         )
     return values.sort(stable=True, descending=order == "hardest").indices
 

@@ -144,8 +144,8 @@ def _check_logits(logits: torch.Tensor, labels: torch.Tensor) -> None:
     expected = list(logits.shape if labels.dtype.is_floating_point else logits.shape[:1])
     if list(labels.shape) != expected:
         raise ValueError(
-            f"labels of {labels.dtype} must be {expected}, as logits are {list(logits.shape)}, got {list(labels.shape)}: pass a label "
-            "a sample"
+            f"labels of {labels.dtype} must be {expected}, as logits are {list(logits.shape)}, got {list(labels.shape)}: pass one "
+            "label a sample"
         )
     if labels.device != logits.device:
         raise ValueError(f"labels is on {labels.device} and logits on {logits.device}: pass labels.to(logits.device)")
