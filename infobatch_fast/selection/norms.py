@@ -102,12 +102,12 @@ def gradient_norms(
     trainable = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
     if not trainable:
         raise ValueError("model has no parameter with requires_grad=True, so there is no gradient: unfreeze what is trained")
-    # Buffers are copied, or a module that counts its calls would go on counting.
-    fixed = {name: value.detach() for name, value in model.named_parameters() if not value.requires_grad}
-    fixed |= {name: value.detach().clone() for name, value in model.named_buffers()}
+    frozen = {name: value.detach() for name, value in model.named_parameters() if not value.requires_grad}
 
-    def loss_of(trained: dict[str, torch.Tensor], sample: tuple[torch.Tensor, ...], label: torch.Tensor) -> torch.Tensor:
-        value = loss(functional_call(model, (trained, fixed), tuple(part[None] for part in sample)), label[None])
+    def loss_of(
+        trained: dict[str, torch.Tensor], buffers: dict[str, torch.Tensor], sample: tuple[torch.Tensor, ...], label: torch.Tensor
+    ) -> torch.Tensor:
+        value = loss(functional_call(model, (trained, frozen, buffers), tuple(part[None] for part in sample)), label[None])
         if not isinstance(value, torch.Tensor) or value.numel() != 1:
             found = list(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
             raise ValueError(
@@ -116,7 +116,8 @@ def gradient_norms(
         return value.reshape(())
 
     def norm_of(sample: tuple[torch.Tensor, ...], label: torch.Tensor) -> torch.Tensor:
-        gradients = grad(loss_of)(trainable, sample, label).values()
+        buffers = {name: value.detach().clone() for name, value in model.named_buffers()}  # which a module may write to
+        gradients = grad(loss_of)(trainable, buffers, sample, label).values()
         norms = [torch.linalg.vector_norm(g if g.dtype == torch.float64 else g.float()).float() for g in gradients]
         whole: torch.Tensor = torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
         return whole
