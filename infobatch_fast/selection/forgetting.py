@@ -43,7 +43,7 @@ class ForgettingEvents:
         tensor([1., 0., 2., nan])
 
     Source: Toneva et al., "An Empirical Study of Example Forgetting during Deep Neural Network Learning", ICLR 2019, arXiv
-    1812.05159, section 3 and algorithm 1.
+    1812.05159.
     """
 
     def __init__(self, num_samples: int, device: torch.device | str | int | None = "cpu") -> None:

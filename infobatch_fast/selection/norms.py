@@ -40,7 +40,7 @@ def error_norms(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         >>> error_norms(torch.zeros(1, 2), torch.tensor([[0.5, 0.5]]))
         tensor([0.])
 
-    Source: Paul et al., "Deep Learning on a Data Diet", NeurIPS 2021, arXiv 2107.07075, definition 2.2.
+    Source: Paul et al., "Deep Learning on a Data Diet", NeurIPS 2021, arXiv 2107.07075, section 2.
     """
     _check_logits(logits, labels)
     chances = logits.softmax(1, dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32)
@@ -65,7 +65,7 @@ def gradient_norms(
 ) -> torch.Tensor:
     """GraNd: the L2 norm of each sample's gradient over all trainable parameters.
 
-    It costs about a training step, and the memory of ``chunk_size`` gradients. Parameters, their ``.grad``, buffers and the mode
+    It costs a forward and a backward pass, and the memory of ``chunk_size`` gradients. Parameters, their ``.grad``, buffers and the mode
     of the model stay as they are. Parameters with ``requires_grad=False`` do not count. Dropout in training mode draws another
     mask for each sample, from torch's generator; after ``model.eval()`` the same call gives the same norms.
 
@@ -93,7 +93,7 @@ def gradient_norms(
         >>> gradient_norms(model, lambda out, y: (out - y).sum(), torch.tensor([[3.0, 4.0], [0.0, 1.0]]), torch.zeros(2, 1))
         tensor([5., 1.])
 
-    Source: Paul et al., "Deep Learning on a Data Diet", NeurIPS 2021, arXiv 2107.07075, definition 2.1.
+    Source: Paul et al., "Deep Learning on a Data Diet", NeurIPS 2021, arXiv 2107.07075, section 2.
     """
     parts = inputs if isinstance(inputs, tuple) else (inputs,)
     chunk_size = check_int("chunk_size", chunk_size, 1)
