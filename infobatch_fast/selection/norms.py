@@ -65,9 +65,9 @@ def gradient_norms(
 ) -> torch.Tensor:
     """GraNd: the L2 norm of each sample's gradient over all trainable parameters.
 
-    It costs a forward and a backward pass, and the memory of ``chunk_size`` gradients. Parameters, their ``.grad``, buffers and the mode
-    of the model stay as they are. Parameters with ``requires_grad=False`` do not count. Dropout in training mode draws another
-    mask for each sample, from torch's generator; after ``model.eval()`` the same call gives the same norms.
+    It costs a forward and a backward pass, and the memory of ``chunk_size`` gradients. Parameters, their ``.grad``, buffers and
+    the mode of the model stay as they are. Parameters with ``requires_grad=False`` do not count. Dropout in training mode draws
+    another mask for each sample, from torch's generator; after ``model.eval()`` the same call gives the same norms.
 
     Args:
         model: Any module that torch.func can run: no batch normalisation by the batch, no change of a buffer in place by what
