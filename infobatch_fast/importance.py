@@ -40,8 +40,8 @@ class ImportanceSampling(Policy):
         TypeError: An argument is no number.
         ValueError: An argument is out of range.
 
-    Source: Needell et al., arXiv 1310.5715; Katharopoulos and Fleuret, ICML 2018 (arXiv 1803.00942). How the tiers are cut stands in
-    docs/algorithm.md.
+    Source: Needell et al., arXiv 1310.5715; Katharopoulos and Fleuret, ICML 2018 (arXiv 1803.00942). docs/algorithm.md says how the
+    tiers are cut.
     """
 
     saved_fraction: float = 0.4

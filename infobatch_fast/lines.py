@@ -67,6 +67,8 @@ def _check_epoch(line: dict[str, Any]) -> None:
     _require(_is_number(line.get("plan_seconds"), 0, MOST_SECONDS), "plan_seconds", "a number of seconds", line)
     seconds, resumed = line.get("seconds"), line.get("resumed", False)
     _require(seconds is None or _is_number(seconds, 0, MOST_SECONDS), "seconds", "a number of seconds, or null", line)
+    noise = line.get("added_noise", 0.0)
+    _require(_is_number(noise, 0, LARGEST), "added_noise", "a number from 0 on", line)
     _require(isinstance(resumed, bool), "resumed", "true or false", line)
     levels = line.get("thresholds")
     fits = isinstance(levels, list) and len(levels) <= 3

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from .engine import ops
 from .engine.checks import check_fraction, check_fractions
+from .engine.norms import Norm
 from .engine.ranks import Ranks
 from .engine.table import ScoreTable, Thresholds
 
@@ -27,9 +28,11 @@ class Policy(ABC):
 
     Attributes:
         momentum: m in [0, 1): a seen sample's new score is m * its old one + (1 - m) * its loss. 0 is the loss itself.
+        by: What ``stats.added_noise`` takes the norm of a sample's gradient from, as in ``ImportanceSampling``.
     """
 
     momentum: float = 0.0
+    by: Norm = "gradient_norm"
 
     @property
     @abstractmethod

@@ -16,6 +16,7 @@ from .engine.engine import Engine
 from .engine.expected import expected_steps
 from .engine.histogram import count_scores
 from .engine.lengths import Lengths
+from .engine.norms import NORMS
 from .engine.ops import MAX_BINS
 from .engine.protect import Protect, count_bits
 from .engine.ranks import find_ranks
@@ -51,8 +52,8 @@ class InfoBatch(Arguments, BatchCalls):
         process_group: The data-parallel process group.
         drop_last: With several ranks: cut the longer ranks instead of repeating samples of the shorter ones.
         device: Where scores and plan live: "cpu" (the default), "cuda" or "cuda:k". Take the device that computes the losses.
-        rescale: "epoch": the paper's weights. An epoch's weighted gradients add up to those of the full data, in expectation, so each
-            step is larger, by N / kept. "step": weights times kept / N, so that each step's expected gradient is that of the full
+        rescale: "epoch": the paper's weights, by which an epoch's gradients add up to those of the full data, in expectation; each
+            step is larger, by N / kept. "step": these weights times kept / N; each step's expected gradient is that of the full
             data, and there are fewer of them. SGD near its highest learning rate needs "step"; adaptive optimisers hardly see it.
         batch_size, steps_per_epoch: How long an epoch is. By default as long as its plan. ``steps_per_epoch=S``: each iteration
             of the sampler has S * batch_size indices on each rank, and the next plan begins where the last one ends;
@@ -264,8 +265,8 @@ class InfoBatch(Arguments, BatchCalls):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where ``state`` was taken: samples visited before do not come again, the others come in the same order.
 
-        The policy, the schedule and the device may differ from those of the saved run: the epoch in progress is finished by its
-        saved plan, later ones follow this pruner's arguments.
+        The policy, the schedule, ``rescale`` and the device may differ from those of the saved run: the epoch in progress is
+        finished by its saved plan, later ones follow this pruner's arguments. ``rescale`` holds at once.
 
         Raises:
             ValueError: ``state`` does not fit (another format, data set size, seed or order) or is damaged; nothing is changed.
@@ -302,6 +303,7 @@ def _choose_policy(policy: Policy | None, prune_ratio: float) -> Policy:
             f"policy must have a repr that tells its settings, as ranks compare it, got {policy!r}, with an address that differs "
             f"from process to process: make {type(policy).__name__} a dataclass(frozen=True) whose fields are numbers and texts"
         )
+    check_choice("policy.by", policy.by, NORMS)
     check_fraction("policy.momentum", policy.momentum, False, "the part of a sample's old score that stays")
     if prune_ratio != 0.5:
         raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .engine.epochs import Epochs
+from .engine.noise import added_noise
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,10 @@ class EpochStats:
         tier_sizes: Samples of each tier, from tier 0, which is never pruned.
         tier_kept: Kept ones of them.
         weights: Weight of a kept sample of each tier.
+        added_noise: The variance that skipping adds to the gradient of an epoch, divided by what uniform pruning of as many samples
+            adds: 1 is no better than chance, 0 is a full epoch. From this rank's scores when ``stats`` is first asked for under the
+            plan, by the norm of a sample's gradient that the policy goes by; of policies that go by none, and so for
+            cross-entropy losses, 1 - exp(-score).
         scored: Losses that ``update`` got on this rank since the plan was made.
         non_finite: Those among them that were NaN or infinite, and did not enter the table; a restart counts anew.
         unkept: Those among them of samples that the plan does not keep, late ones apart: the loader is not the pruner's if there
@@ -40,6 +45,7 @@ class EpochStats:
     tier_sizes: tuple[int, ...]
     tier_kept: tuple[int, ...]
     weights: tuple[float, ...]
+    added_noise: float
     scored: int
     non_finite: int
     unkept: int
@@ -56,6 +62,8 @@ class EpochStats:
         plan, table = epochs.plan(), epochs.table
         faults = table.read_faults()
         table.raise_bad_indices(faults)
+        if epochs.noise[0] is not plan.token:  # a pass over the scores, made once
+            epochs.noise = plan.token, added_noise(plan, table, epochs.settings.policy.by)
         return cls(
             epoch=plan.epoch,
             pruned=plan.pruned,
@@ -67,6 +75,7 @@ class EpochStats:
             tier_sizes=plan.tier_sizes,
             tier_kept=plan.tier_kept,
             weights=plan.weights,
+            added_noise=epochs.noise[1],
             scored=max(0, epochs.scored),
             non_finite=faults.non_finite,
             unkept=max(0, faults.unkept - epochs.late),

@@ -41,6 +41,7 @@ class Epochs(ABC):
         running: The token of the iterations whose ids are those that will be trained on; None while there is none.
         changing: Held while the epoch moves on, a plan is made or an iteration begins, as loaders iterate in threads of their own.
             It may be taken again by the thread that has it, and is taken before ``BitDirectory.lock``, never after it.
+        noise: What the plan with this token adds, where that was asked for.
         moves: int64 [1], how often the current plan was given up; a stream's workers read it in shared memory.
         more_names: What this way of counting adds to a checkpoint, by name.
     """
@@ -57,6 +58,7 @@ class Epochs(ABC):
         self.has_scores = False
         self.running: object | None = None
         self.changing = threading.RLock()
+        self.noise: tuple[object, float] = (None, 0.0)
         self.moves = torch.zeros(1, dtype=torch.int64, device="cpu")
         self._plan: Plan | None = None
         # To be taken up from its marks: after a restart, or where plans follow each other after an iteration that was broken off.

@@ -13,12 +13,6 @@ from . import ops
 
 Norm = Literal["gradient_norm", "score"]
 NORMS: tuple[Norm, ...] = ("gradient_norm", "score")
-LEAST_POSITIVE = 2.0**-126  # scores below are taken as 0
-
-
-def edges_of_bins() -> list[float]:
-    """Lower ends of the bins of positive scores, a quarter of an octave wide, from 2^-126 on: [ops.NORMS], exact."""
-    return [math.ldexp(1 + step % 4 / 4, step // 4 - 126) for step in range(ops.NORMS)]
 
 
 @cache

@@ -166,13 +166,18 @@ class Planner:
             ("negative", 1, torch.int64),
         )
         for (name, length, dtype), tensor in zip(wanted, measured, strict=True):
-            if tensor is None and name in ("tiers", "negative"):
+            if tensor is None:
+                if name in Thresholds._field_defaults:
+                    continue
+                got = "None"
+            elif (tensor.shape, tensor.dtype, tensor.device) == ((length,), dtype, self.table.device) and tensor.is_contiguous():
                 continue
-            if (tensor.shape, tensor.dtype, tensor.device) != ((length,), dtype, self.table.device) or not tensor.is_contiguous():
-                raise TypeError(
-                    f"policy: thresholds() of {self.settings.policy!r} must return {name} of {dtype} [{length}] on "
-                    f"{self.table.device}, got {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
-                )
+            else:
+                got = f"{tensor.dtype} {list(tensor.shape)} on {tensor.device}"
+            raise TypeError(
+                f"policy: thresholds() of {self.settings.policy!r} must return {name} of {dtype} [{length}] on "
+                f"{self.table.device}, got {got}"
+            )
         return measured
 
     def _finish(

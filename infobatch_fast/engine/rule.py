@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from . import ops
+from .norms import Norm
 from .ranks import Ranks
 from .table import ScoreTable, Thresholds
 
@@ -15,6 +16,10 @@ class Rule(Protocol):
     @property
     def momentum(self) -> float:
         """M in [0, 1): a seen sample's new score is m * its old one + (1 - m) * its loss."""
+
+    @property
+    def by(self) -> Norm:
+        """What the norm of a sample's gradient is taken from."""
 
     @property
     def cutoffs(self) -> ops.Cutoffs:

@@ -227,6 +227,7 @@ class InfoBatchCallback(Callback):
             values["threshold" if len(stats.thresholds) == 1 else f"threshold_{tier}"] = threshold
         # Equal on all ranks, and so is their maximum, to the bit; without sync_dist Lightning warns.
         pl_module.log_dict({f"infobatch/{name}": float(value) for name, value in values.items()}, reduce_fx="max", sync_dist=True)
+        pl_module.log("infobatch/added_noise", stats.added_noise, sync_dist=True)  # of each rank's own scores: their mean
         pl_module.log("infobatch/non_finite", float(stats.non_finite), reduce_fx="sum", sync_dist=True)
 
     # ---- what is checked and set ----

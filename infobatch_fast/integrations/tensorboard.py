@@ -55,6 +55,7 @@ class TensorBoardWriter:
             "saved_fraction": stats.saved_fraction,
             "total_saved_fraction": stats.total_saved_fraction,
             "seen_fraction": stats.seen / stats.num_samples,
+            "added_noise": stats.added_noise,
             "scored": stats.scored,
             "non_finite": stats.non_finite,
             "plan_seconds": stats.plan_seconds,

@@ -183,7 +183,8 @@ class InfoBatchTrainer(SampleLossTrainer):
             )
         stats = self.pruner.stats
         self._watch.begin(self.pruner, epoch, self._train_batch_size, batches)
-        self.log({"infobatch_kept": stats.kept, "infobatch_saved_fraction": stats.saved_fraction})
+        names = ("kept", "saved_fraction", "added_noise")
+        self.log({f"infobatch_{name}": getattr(stats, name) for name in names})
         super()._run_epoch(epoch=epoch, train_dataloader=train_dataloader, **kwargs)
 
     def _finalize_training(self, trial: Any, num_train_samples: float, start_time: float) -> Any:

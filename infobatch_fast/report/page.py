@@ -11,7 +11,7 @@ from .savings import clock, every, summarise
 
 STYLE = "body{font:15px sans-serif;margin:2em auto;max-width:70em}img{max-width:100%}td,th{padding:.1em .8em;text-align:right}"
 MOST_ROWS = 2000
-HEAD = ("epoch", "kept", "saved", "thresholds", "seen", "not finite", "seconds", "seconds of the plan")
+HEAD = ("epoch", "kept", "saved", "thresholds", "seen", "added noise", "not finite", "seconds", "seconds of the plan")
 
 
 def make(run: RunLog, picture: bytes) -> str:
@@ -39,7 +39,8 @@ def _cells(epoch: dict[str, Any]) -> tuple[str, ...]:
     seconds = clock(epoch["seconds"]) if epoch.get("seconds") else "-"
     number = f"{epoch['epoch']}{' (resumed)' if epoch.get('resumed') else ''}"
     kept, seen, lost = (f"{epoch[name]:,}" for name in ("kept", "seen", "non_finite"))
-    return number, kept, f"{epoch['saved_fraction']:.1%}", thresholds, seen, lost, seconds, f"{epoch['plan_seconds']:.2g}"
+    noise = f"{epoch['added_noise']:.3g}" if "added_noise" in epoch else "-"  # older versions did not write it
+    return number, kept, f"{epoch['saved_fraction']:.1%}", thresholds, seen, noise, lost, seconds, f"{epoch['plan_seconds']:.2g}"
 
 
 def _start(start: dict[str, Any]) -> str:

@@ -72,8 +72,25 @@ PLAIN = [
     ),
     Fault("histogram: edges end with a zero", "histogram.cu", "args.edges[i] : kNoKey", "args.edges[i] : 0"),
     Fault(
-        "tiers: the weights are left out", "plan.cu", "*args.tiers = tiers_of(args.cutoffs, args.scale);", "args.tiers->cutoffs = args.cutoffs;"
+        "tiers: the weights are left out",
+        "plan.cu",
+        "*args.tiers = tiers_of(args.cutoffs, args.scale);",
+        "args.tiers->cutoffs = args.cutoffs;",
     ),
+    Fault(
+        "importance: a bin takes the place of the one before",
+        "importance.cu",
+        "__popc(occupied & before)] = {count",
+        "max(0, __popc(occupied & before) - 1)] = {count",
+    ),
+    Fault("importance: factors are left out of the search", "importance.cu", "step * (lane + 1) - 1;", "step * (lane + 1);"),
+    Fault(
+        "importance: protected samples are in the budget",
+        "importance.cu",
+        "digit < kEndOfFinite ? args",
+        "digit < kEndOfSeen ? args",
+    ),
+    Fault("importance: every second protected sample counts", "statistics.cu", "& 0xFu : 0;", "& 0x5u : 0;"),
     Fault("draw: a tier has the cutoff of another", "plan.cu", "level_of(cutoffs, 2)", "level_of(cutoffs, 1)", EVERY),
     Fault("draw: marks behind the last slot", "plan.cu", "if (filled < kRowSlots) marks &=", "if (filled < 0) marks &="),
     Fault(

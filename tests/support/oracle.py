@@ -13,7 +13,6 @@ from fractions import Fraction
 from support.draws import KEEP, SHUFFLE, Permutation, draw, ids_of_slots, shard
 from support.oracle_importance import ALL, importance
 
-
 # 4. Thresholds
 
 
@@ -89,7 +88,7 @@ class Rule:
         return [math.inf] if self.kind == "random" else []
 
     def cuts(self, seen: Sequence[float], free: Sequence[float]) -> tuple[list[float], list[int]]:
-        """Thresholds, ascending, and the cutoffs of the tiers, the top one first; ``free`` are the seen scores that are not protected."""
+        """Thresholds, ascending, and cutoffs of the tiers, the top one first; ``free``: seen and not protected."""
         if self.kind in ("gradient_norm", "score"):
             return importance(free, self.kind, self.saved, self.min_keep)
         return self.thresholds(seen), [ALL] + [cutoff(ratio) for ratio in reversed(self.ratios)]
