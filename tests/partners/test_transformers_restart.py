@@ -29,19 +29,25 @@ SAVED = {"num_train_epochs": 4, "per_device_train_batch_size": 4, "learning_rate
 
 
 class Rates(transformers.TrainerCallback):
-    """After each step: the step, the pruner's progress, the learning rate."""
+    """After each step: the step, the share of the run that is done, the learning rate."""
 
-    def __init__(self) -> None:
+    def __init__(self, by: str = "epochs") -> None:
         self.rows: list[tuple[int, float, float]] = []
         self.trainer: Any = None
+        self.by, self.share = by, 0.0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.rows.append((state.global_step, self.trainer.pruner.progress, self.trainer.lr_scheduler.get_last_lr()[0]))
+        pruner = self.trainer.pruner
+        share = pruner.progress if self.by == "epochs" else pruner.visited_fraction
+        self.share = max(self.share, share)  # where a plan keeps more than was expected, a schedule waits
+        self.rows.append((state.global_step, self.share, self.trainer.lr_scheduler.get_last_lr()[0]))
 
 
-def run(folder: str, arguments: dict[str, Any], resume: str | None = None) -> tuple[list[tuple[int, float, float]], int]:
-    rates = Rates()
-    rates.trainer = trainer = trainer_of(Path(folder), arguments=SAVED | arguments, callbacks=[rates])
+def run(
+    folder: str, arguments: dict[str, Any], resume: str | None = None, by: str = "epochs"
+) -> tuple[list[tuple[int, float, float]], int]:
+    rates = Rates(by)
+    rates.trainer = trainer = trainer_of(Path(folder), arguments=SAVED | arguments, callbacks=[rates], schedule_by=by)
     trainer.train(resume_from_checkpoint=resume)
     full_steps = -(-24 // (trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps * trainer.args.world_size))
     return rates.rows, full_steps * int(trainer.args.num_train_epochs)
@@ -65,12 +71,21 @@ def check(rows: list[tuple[int, float, float]], total: int, first: int) -> None:
         {"num_train_epochs": 8, "per_device_train_batch_size": 8},  # as many steps in all, of which more are left
     ],
 )
-def test_a_run_of_another_length_goes_on_at_its_own_progress(tmp_path: Path, change: dict[str, int], step: int) -> None:
-    saved, _ = run(str(tmp_path), {"save_strategy": "steps", "save_steps": step})
-    rows, total = run(str(tmp_path), change, str(tmp_path / f"checkpoint-{step}"))
+@pytest.mark.parametrize("by", ["epochs", "visits"])
+def test_a_run_of_another_length_goes_on_at_its_own_progress(tmp_path: Path, by: str, change: dict[str, int], step: int) -> None:
+    saved, _ = run(str(tmp_path), {"save_strategy": "steps", "save_steps": step}, by=by)
+    rows, total = run(str(tmp_path), change, str(tmp_path / f"checkpoint-{step}"), by)
     check(rows, total, step + 1)
     if not change:
-        assert saved[step:] == rows
+        assert [(step, rate) for step, _, rate in saved[step:]] == [(step, rate) for step, _, rate in rows]
+
+
+def test_a_schedule_goes_on_by_what_it_was_saved_by(tmp_path: Path) -> None:
+    run(str(tmp_path), {"save_strategy": "steps", "save_steps": 8}, by="visits")
+    with pytest.raises(ValueError, match=r"by='visits', and this one goes by='epochs'.*InfoBatchTrainer with schedule_by='visits'"):
+        run(str(tmp_path), {}, str(tmp_path / "checkpoint-8"))
+    with pytest.raises(ValueError, match="schedule_by must be one of 'epochs', 'visits', got 'steps'"):
+        run(str(tmp_path), {}, by="steps")
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "constant_with_warmup"])
