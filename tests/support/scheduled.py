@@ -31,10 +31,10 @@ SCHEDULERS: dict[str, Any] = {
 class Run:
     """A training run of an optimizer of one parameter, with the learning rate of each step."""
 
-    def __init__(self, name: str, by: Literal["epochs", "visits"] = "epochs", **kwargs: Any) -> None:
+    def __init__(self, name: str, by: Literal["epochs", "visits"] = "epochs", make: Any = EpochProgressLR, **kwargs: Any) -> None:
         self.pruner = InfoBatch(SIZE, EPOCHS, **kwargs)
         self.optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-        self.scheduler = EpochProgressLR(SCHEDULERS[name](self.optimizer, TOTAL), self.pruner, TOTAL, by)
+        self.scheduler = make(SCHEDULERS[name](self.optimizer, TOTAL), self.pruner, TOTAL, by)
         self.rates: list[float] = []
 
     def epoch(self, epoch: int, accumulate: int = 1, stop: int | None = None) -> None:
