@@ -59,6 +59,10 @@ METHODS = {
     "uniform": Method("uniform pruning", "uniform", None),
     "importance": Method("importance sampling", "importance", None),
     "uniform-50-epoch": Method("uniform pruning, larger steps, schedule by epochs", "uniform", 0.5, "epoch", "epochs"),
+    "uniform-50-large": Method("uniform pruning, larger steps, schedule by visits", "uniform", 0.5, "epoch", "visits"),
+    "uniform-50-early": Method("uniform pruning, schedule by epochs", "uniform", 0.5, "step", "epochs"),
+    "infobatch-large": Method("InfoBatch, schedule by visits", "mean", None, "epoch", "visits"),
+    "infobatch-early": Method("InfoBatch, steps of full size", "mean", None, "step", "epochs"),
     "importance-50-epoch": Method("importance sampling, larger steps, schedule by epochs", "importance", 0.5, "epoch", "epochs"),
 }
 MEASURED_BY = "infobatch"  # whose visits the methods with visits=None take

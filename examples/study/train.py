@@ -105,7 +105,8 @@ def train(
         visited = stats.kept - len(order)
         for first, end in pairwise(edges[step:]):
             index = order[first - visited : end - visited]
-            set_rate(optimizer, choice.rate, config.warmup, (epoch + step / steps) / run.epochs)
+            done = (epoch + step / steps) / run.epochs if config.by == "epochs" else pruner.visited_fraction
+            set_rate(optimizer, choice.rate, config.warmup, done)
             losses = workload.losses(model, index, generator)
             with clock.in_sampler():
                 loss = pruner.update(index, losses)
