@@ -85,7 +85,9 @@ def train(
     model = workload.make_model()
     optimizer = make_optimizer(model, choice)
     generator = torch.Generator().manual_seed(run.seed)
-    pruner = InfoBatch(workload.size, num_epochs=run.epochs, delta=config.delta, policy=policy, seed=run.seed, device="cpu")
+    pruner = InfoBatch(
+        workload.size, run.epochs, delta=config.delta, policy=policy, seed=run.seed, device="cpu", rescale=config.rescale
+    )
     clock, step = Clock(), 0
     if checkpoint.exists():
         clock, step = load(checkpoint, run, model, optimizer, pruner, generator)

@@ -79,7 +79,7 @@ def train_tiny(config: Config, checkpoint: Path, *steps: float) -> dict[str, Any
 
 @pytest.mark.parametrize(
     "settings",
-    [{"batching": "even"}, {"batching": "remainder"}, {"by": "visits"}],
+    [{"batching": "even"}, {"batching": "remainder"}, {"by": "visits", "rescale": "step"}],
     ids=lambda settings: "-".join(settings.values()),
 )
 @pytest.mark.parametrize("workload", TINY)
