@@ -13,7 +13,7 @@ from .batch_calls import BatchCalls
 from .engine.checks import check_choice, check_fraction, check_int, check_size
 from .engine.device import check_device
 from .engine.engine import Engine
-from .engine.expected import expected_steps
+from .engine.expected import expected_steps, visits_share
 from .engine.histogram import count_scores
 from .engine.lengths import Lengths
 from .engine.norms import NORMS
@@ -184,6 +184,23 @@ class InfoBatch(Arguments, BatchCalls):
         (epoch + losses / indices of the epoch) / num_epochs; with ``steps_per_epoch=S``: steps / (num_epochs * S).
         """
         return self.engine.epochs.progress()
+
+    @property
+    def visited_fraction(self) -> float:
+        """Fraction of the run's visits that are done, in [0, 1]: visited samples / (visited + expected). The host knows it.
+
+        ``progress`` counts all epochs alike, and here a full epoch counts as much more than a pruned one as it visits more samples.
+        Epochs to come count as in ``expected_steps``, and one that is cut short is done where the one before ended, so the last
+        step of the run reaches 1. It falls where a plan keeps more than was expected. With ``steps_per_epoch=S`` all epochs visit
+        as many samples, so it goes as ``progress`` does; with ``math.inf`` the epochs are the plans.
+
+        Example:
+            >>> pruner = InfoBatch(1000, num_epochs=2, delta=1.0)  # 1000 visits, and then 750, as is expected
+            >>> _ = pruner.update(list(range(700)), torch.ones(700))
+            >>> pruner.progress, pruner.visited_fraction
+            (0.35, 0.4)
+        """
+        return visits_share(self.engine.epochs)
 
     def steps(self, batch_size: int, drop_last: bool = False) -> int:
         """Steps of the current epoch on each rank, after a restart those that are left of it. Makes its plan.

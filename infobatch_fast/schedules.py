@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Any, Literal
 
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from .engine.checks import check_int
+from .engine.checks import check_choice, check_int
+from .engine.expected import epochs_share, visits_share
 from .pruner import InfoBatch
 
-ROUNDING = 1e-9  # of a number of epochs, as progress is a quotient
+SHARES = {"epochs": epochs_share, "visits": visits_share}
 
 
 class EpochProgressLR(LRScheduler):
     """Drives a scheduler by the fraction of the run that is done, not by counted steps.
 
-    After each ``step`` the inner scheduler stands at step floor(progress * total_steps + 1/2), and never goes back. So the run ends
-    where the schedule ends, however many steps were pruned, and gradient accumulation changes nothing. Where epochs are cut short
-    (``drop_last``, a trainer's limit of batches, a loop that breaks off), an epoch counts as done where the one before ended.
+    After each ``step`` the inner scheduler stands at step floor(share * total_steps + 1/2), and never goes back; the share of the
+    run that is done is ``pruner.progress`` or ``pruner.visited_fraction``. So the run ends where the schedule ends, however many
+    steps were pruned, and gradient accumulation changes nothing. Where epochs are cut short (``drop_last``, a trainer's limit of
+    batches, a loop that breaks off), an epoch counts as done where the one before ended.
 
     Args:
         scheduler: Any torch scheduler that was built for ``total_steps`` steps, for instance ``OneCycleLR(total_steps=...)`` or
             ``CosineAnnealingLR(T_max=...)``; one that needs a metric cannot be driven.
-        pruner: Tells the progress.
+        pruner: Tells the share of the run that is done.
         total_steps: What ``scheduler`` was built for. Any number will do that is fine enough, such as the steps of the run in full.
+        by: "epochs": each epoch is the same part of the schedule, so the full ones at the end, which hold more steps than others,
+            are trained at the schedule's end. "visits": each visit of a sample is; nothing else with ``steps_per_epoch=S``.
 
     Raises:
         TypeError: ``scheduler`` is no torch scheduler, or ``ReduceLROnPlateau``.
-        ValueError: ``total_steps`` is not at least 1, or ``scheduler`` was built for another number, or has stepped already.
+        ValueError: ``total_steps`` is not at least 1, or ``scheduler`` was built for another number, or has stepped already, or
+            ``by`` is something else.
 
     Example:
         >>> import torch
@@ -42,7 +46,10 @@ class EpochProgressLR(LRScheduler):
         [0.5]
     """
 
-    def __init__(self, scheduler: LRScheduler, pruner: InfoBatch, total_steps: int) -> None:
+    def __init__(
+        self, scheduler: LRScheduler, pruner: InfoBatch, total_steps: int, by: Literal["epochs", "visits"] = "epochs"
+    ) -> None:
+        check_choice("by", by, tuple(SHARES))
         # LRScheduler.__init__ is not called: it would set the learning rates, which are the inner scheduler's.
         if isinstance(scheduler, (ReduceLROnPlateau, EpochProgressLR)) or not isinstance(scheduler, LRScheduler):
             raise TypeError(
@@ -63,7 +70,7 @@ class EpochProgressLR(LRScheduler):
                 "EpochProgressLR.load_state_dict"
             )
         self.optimizer = scheduler.optimizer
-        self._inner, self._pruner, self._total = scheduler, pruner, total_steps
+        self._inner, self._pruner, self._total, self._by = scheduler, pruner, total_steps, by
         self._end = total_steps - 1 if cycles else total_steps  # OneCycleLR's last step is numbered total_steps - 1
         self._step_count = 1  # accelerate counts here
         self.last_epoch = 0
@@ -75,19 +82,18 @@ class EpochProgressLR(LRScheduler):
             ValueError: ``epoch`` was given.
         """
         if epoch is not None:
-            raise ValueError(f"epoch={epoch!r} was given: EpochProgressLR follows pruner.progress, call step() without arguments")
+            raise ValueError(f"epoch={epoch!r} was given: EpochProgressLR follows the pruner, call step() without arguments")
         self._step_count += 1
-        due = min(int(self._progress() * self._total + 0.5), self._end)
+        self._go_to(self._due())
+
+    def _due(self) -> int:
+        """The step of the inner scheduler where the run is."""
+        return min(int(SHARES[self._by](self._pruner.engine.epochs) * self._total + 0.5), self._end)
+
+    def _go_to(self, due: int) -> None:
         while self.last_epoch < due:
             self._inner.step()
             self.last_epoch += 1
-
-    def _progress(self) -> float:
-        """That of the pruner, where an epoch is done where the one before ended."""
-        num_epochs, epochs = self._pruner.schedule.num_epochs, self._pruner.engine.epochs
-        done = self._pruner.progress * num_epochs
-        epoch = max(0, math.ceil(done - ROUNDING) - 1)  # one that is done to its end is still the one in progress
-        return (epoch + min(1.0, (done - epoch) / (epochs.ends_at or epochs.ended_at))) / num_epochs
 
     def get_last_lr(self) -> list[Any]:
         """Learning rates of the parameter groups."""
@@ -108,14 +114,16 @@ class EpochProgressLR(LRScheduler):
             "scheduler": self._inner.state_dict(),
             "last_epoch": self.last_epoch,
             "total_steps": self._total,
+            "by": self._by,
             "ended_at": self._pruner.engine.epochs.ended_at,
+            "saved_fraction": self._pruner.engine.epochs.saved_fraction,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on where ``state_dict`` was taken. The pruner is restored by itself.
 
         Raises:
-            ValueError: It is not of an ``EpochProgressLR`` with this ``total_steps``.
+            ValueError: It is not of an ``EpochProgressLR`` with this ``total_steps`` and ``by``.
         """
         if not {"scheduler", "last_epoch", "total_steps"} <= state_dict.keys() or state_dict["total_steps"] != self._total:
             raise ValueError(
@@ -123,9 +131,22 @@ class EpochProgressLR(LRScheduler):
                 f"total_steps={state_dict.get('total_steps')!r} and keys {sorted(state_dict)}: construct the scheduler, and the "
                 "one inside it, with the total_steps of the saved run"
             )
+        self._check_by(state_dict)
         self._inner.load_state_dict(state_dict["scheduler"])
         self.last_epoch = state_dict["last_epoch"]
-        self._pruner.engine.epochs.ended_at = state_dict.get("ended_at", 1.0)
+        epochs = self._pruner.engine.epochs  # whose own state does not hold these
+        epochs.ended_at = state_dict.get("ended_at", 1.0)
+        if epochs.saved_fraction is None:  # else a plan that was made since knows better
+            epochs.saved_fraction = state_dict.get("saved_fraction")
+
+    def _check_by(self, state_dict: dict[str, Any]) -> None:
+        """Makes sure that the saved schedule went by the same share of the run; states that do not say so went by epochs."""
+        by = state_dict.get("by", "epochs")
+        if by != self._by:
+            raise ValueError(
+                f"state_dict is that of a schedule by={by!r}, and this one goes by={self._by!r}, where its learning rate would be "
+                f"another one: construct it with by={by!r}, or InfoBatchTrainer with schedule_by={by!r}"
+            )
 
 
 def _all_of(scheduler: Any) -> list[Any]:

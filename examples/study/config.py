@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 PRUNE_RATIO = 0.5  # the paper's settings for method "infobatch"
 DELTA = 0.875  # of the epochs, after which all methods use all samples again
@@ -39,6 +39,8 @@ class Config:
         warmup: Fraction of the run in which the learning rate rises.
         batching: "even" cuts an epoch into batches of equal size, give or take one. "remainder" fills all but the last, as a
             DataLoader does: what is left over then differs from epoch to epoch, and may be a single sample.
+        rescale: That of ``InfoBatch``.
+        by: The learning rate falls by the "epochs" that are over, or by the samples that were visited, "visits".
     """
 
     workload: str
@@ -55,6 +57,8 @@ class Config:
     delta: float = DELTA
     quantiles: tuple[float, ...] = (0.2, 0.85)
     tier_ratios: tuple[float, ...] = (0.75, 0.5)
+    rescale: Literal["epoch", "step"] = "epoch"
+    by: str = "epochs"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -23,8 +23,7 @@ class Method:
         draw: Which samples an epoch visits: all of them, uniformly drawn ones, those of InfoBatch's mean threshold, or those of
             importance sampling.
         visits: The part of the visits of full training; None is what the mean threshold visits with the same seed.
-        rescale: "epoch": an epoch's weighted gradients add up to those of the full data, so steps are larger by N / kept, as in the
-            paper. "step": each step is of the size that it has in full training, and there are fewer.
+        rescale: That of ``InfoBatch``: steps that are larger by N / kept, as in the paper, or as large as in full training.
         by: The learning rate falls by the epochs that are over, or by the samples that were visited.
         weighted: Whether kept samples weigh 1 / keep probability. Without, the gradient is biased towards the samples that are
             kept often.
@@ -59,6 +58,10 @@ METHODS = {
     "uniform": Method("uniform pruning", "uniform", None),
     "importance": Method("importance sampling", "importance", None),
     "uniform-50-epoch": Method("uniform pruning, larger steps, schedule by epochs", "uniform", 0.5, "epoch", "epochs"),
+    "uniform-50-large": Method("uniform pruning, larger steps, schedule by visits", "uniform", 0.5, "epoch", "visits"),
+    "uniform-50-early": Method("uniform pruning, schedule by epochs", "uniform", 0.5, "step", "epochs"),
+    "infobatch-large": Method("InfoBatch, schedule by visits", "mean", None, "epoch", "visits"),
+    "infobatch-early": Method("InfoBatch, steps of full size", "mean", None, "step", "epochs"),
     "importance-50-epoch": Method("importance sampling, larger steps, schedule by epochs", "importance", 0.5, "epoch", "epochs"),
 }
 MEASURED_BY = "infobatch"  # whose visits the methods with visits=None take

@@ -84,7 +84,7 @@ def draw(methods: dict[str, Runs], title: str, path: Path) -> None:
     mpl.rcParams.update({"font.size": 9, "axes.titlesize": 10, "axes.grid": True, "grid.alpha": 0.3, "legend.fontsize": 8})
     figure = Figure(figsize=(11, 4.6), layout="constrained", dpi=110)
     budget = mean(total("visited")(run) for run in methods["full"].values())
-    markers = "osDv^<>Pp*Xh"
+    markers = "osDv^<>Pp*Xh8dH1"
     for axes, value, label in zip(
         figure.subplots(1, 2), (accuracy, likelihood), ("test accuracy, %", "test negative log-likelihood, nats"), strict=True
     ):

@@ -31,7 +31,9 @@ def run(trainer: Trainer, method: Method, visits: float, seed: int) -> dict[str,
     images, setup = trainer.images, trainer.setup
     epochs, batch = setup.epochs, setup.batch
     policy = method.policy(visits, epochs)
-    pruner = InfoBatch(images.size, num_epochs=epochs, delta=DELTA, policy=policy, seed=seed, device=trainer.device)
+    pruner = InfoBatch(
+        images.size, num_epochs=epochs, delta=DELTA, policy=policy, seed=seed, device=trainer.device, rescale=method.rescale
+    )
     step = trainer.start(pruner, method, seed)
     # Full epochs alone can end in the middle, when as many samples were visited as were asked for.
     limit = round(visits * epochs * (images.size // batch)) if method.draw == "all" else None
@@ -45,7 +47,6 @@ def run(trainer: Trainer, method: Method, visits: float, seed: int) -> dict[str,
         steps = len(order) // batch
         total = limit or done + steps + steps_to_come(pruner, epoch, epochs, steps, images.size // batch)
         steps = min(steps, total - done)
-        trainer.scale.fill_(len(order) / images.size if method.rescale == "step" and method.weighted else 1.0)
         progress = [(done + i) / total if method.by == "visits" else (epoch + i / steps) / epochs for i in range(steps)]
         rates = torch.tensor([setup.rate_at(part) for part in progress], device=trainer.device)
         for i in range(steps):

@@ -55,7 +55,6 @@ class Trainer:
     Attributes:
         index: int64 [batch], the samples of the next step.
         rate: Its learning rate.
-        scale: By which its loss is multiplied.
     """
 
     def __init__(self, images: Images, setup: Setup) -> None:
@@ -64,7 +63,7 @@ class Trainer:
         network = Network(setup.widths, setup.depth, images.patches(PATCH), CLASSES)
         self.network = network.to(self.device, memory_format=torch.channels_last)
         self.index = torch.arange(setup.batch, device=self.device)
-        self.rate, self._bias_rate, self.scale = (torch.ones((), device=self.device) for _ in range(3))
+        self.rate, self._bias_rate = (torch.ones((), device=self.device) for _ in range(2))
         biases = {"params": list(self.network.norm_biases()), "lr": self._bias_rate, "weight_decay": 0.0}
         others = [p for p in self.network.parameters() if p.requires_grad and all(p is not bias for bias in biases["params"])]
         weights = {"params": others, "lr": self.rate, "weight_decay": setup.weight_decay}
@@ -103,7 +102,7 @@ class Trainer:
         # Importance sampling needs the loss without smoothing, of which it calculates the probability of being wrong.
         scores = F.cross_entropy(logits.detach(), labels, reduction="none") if method.draw == "importance" else losses
         weighted = pruner.update(self.index, losses, scores=scores)
-        (self.scale * (weighted if method.weighted else losses.mean())).backward()
+        (weighted if method.weighted else losses.mean()).backward()
         self._optimiser.step()
         self._optimiser.zero_grad()
 

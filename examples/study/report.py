@@ -139,10 +139,12 @@ def made_by_note(results: dict[str, Any]) -> str:
     gpus = "".join(f", {gpu['name']}" for gpu in machine["gpus"])
     interrupted = sum(run["interruptions"] for run in results["runs"])
     resumed = f" Runs that were interrupted and went on: {interrupted}." if interrupted else ""
+    settings = ", steps of full size" if results["config"].get("rescale") == "step" else ""  # older files do not say
+    settings += ", learning rate by visits" if results["config"].get("by") == "visits" else ""
     return (
         f"Data: {results['data']}; {results['train_size']:,} training and {results['test_size']:,} test samples, "
-        f"{results['config']['epochs']} epochs. Made at commit {commit}, {results['threads']} thread(s) of {machine['cores']} "
-        f"shared cores, {machine['cpu']}{gpus}, Python {versions['python']}, torch {versions['torch']}.{resumed}"
+        f"{results['config']['epochs']} epochs{settings}. Made at commit {commit}, {results['threads']} thread(s) of "
+        f"{machine['cores']} shared cores, {machine['cpu']}{gpus}, Python {versions['python']}, torch {versions['torch']}.{resumed}"
     )
 
 

@@ -134,11 +134,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="runs of each method (default: 3)")
     parser.add_argument("--epochs", type=int, help="instead of those of config.py; at least 3")
     parser.add_argument("--train-size", type=int, help="training samples, instead of those of config.py")
+    parser.add_argument("--rescale", choices=("epoch", "step"), help="that of InfoBatch (default: epoch)")
+    parser.add_argument("--by", choices=("epochs", "visits"), help="how the learning rate falls (default: epochs)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1, so that processor seconds mean something)")
     parser.add_argument("--cache", type=Path, default=Path("build/study"), help="folder for checkpoints and decoded images")
     args = parser.parse_args()
 
-    changes = {"epochs": args.epochs, "train_size": args.train_size}
+    changes = {"epochs": args.epochs, "train_size": args.train_size, "rescale": args.rescale, "by": args.by}
     config = replace(PRESETS[args.workload], **{name: value for name, value in changes.items() if value is not None})
     if config.epochs < 3 or args.seeds < 1 or args.threads < 1 or (config.train_size or 2) < 2:
         parser.error("needs --epochs of at least 3, --train-size of at least 2, and --seeds and --threads of at least 1")

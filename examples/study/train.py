@@ -85,7 +85,9 @@ def train(
     model = workload.make_model()
     optimizer = make_optimizer(model, choice)
     generator = torch.Generator().manual_seed(run.seed)
-    pruner = InfoBatch(workload.size, num_epochs=run.epochs, delta=config.delta, policy=policy, seed=run.seed, device="cpu")
+    pruner = InfoBatch(
+        workload.size, run.epochs, delta=config.delta, policy=policy, seed=run.seed, device="cpu", rescale=config.rescale
+    )
     clock, step = Clock(), 0
     if checkpoint.exists():
         clock, step = load(checkpoint, run, model, optimizer, pruner, generator)
@@ -105,7 +107,8 @@ def train(
         visited = stats.kept - len(order)
         for first, end in pairwise(edges[step:]):
             index = order[first - visited : end - visited]
-            set_rate(optimizer, choice.rate, config.warmup, (epoch + step / steps) / run.epochs)
+            done = (epoch + step / steps) / run.epochs if config.by == "epochs" else pruner.visited_fraction
+            set_rate(optimizer, choice.rate, config.warmup, done)
             losses = workload.losses(model, index, generator)
             with clock.in_sampler():
                 loss = pruner.update(index, losses)

@@ -75,7 +75,7 @@ class DynamicEpochs(Epochs):
         if epoch != self.epoch:
             if by_trainer and self._exhausted and self._plan is not None and self.scored == self._scored_before:
                 self._note_skipped(self._plan, self._yielded)
-            self._note_end(self._fraction())
+            self._note_end(self.fraction())
             self._move_to(epoch)
         elif self._plan is not None:
             self._expect(self._plan.length)

@@ -179,7 +179,7 @@ class Epochs(ABC):
 
     def progress(self) -> float:
         """Fraction of the run that is done, in [0, 1]."""
-        return min(1.0, (self.epoch + self._fraction()) / self.settings.schedule.num_epochs)
+        return min(1.0, (self.epoch + self.fraction()) / self.settings.schedule.num_epochs)
 
     # ---- the plan ----
 
@@ -249,7 +249,15 @@ class Epochs(ABC):
         self.load_more({})
         self._was_loaded, self.saved_fraction = False, None
 
-    def _fraction(self) -> float:
+    @property
+    def kept(self) -> int:
+        """Samples of all ranks in the plan of the current epoch; 0 before it is made."""
+        if self._plan is not None:
+            return self._plan.kept
+        # One that is not taken up yet has told each rank of its own samples alone, and all ranks keep about as many.
+        return self._kept_when_saved * self.planner.ranks.num_replicas if self._saved_plan is not None else 0
+
+    def fraction(self) -> float:
         """Fraction of the current epoch whose losses were recorded, as this rank knows it without making a plan."""
         if self._plan is not None:
             whole = max(0, self._scored_before) + self._plan.length

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -15,16 +15,19 @@ class RunSchedule(EpochProgressLR):
     """``EpochProgressLR`` that goes on in a run of other epochs, batches or ranks, as the Trainer's own schedulers do.
 
     Its state is what the Trainer's scheduler would save after as many steps. So a run with ``max_steps``, whose schedule counts
-    steps, goes on with it too.
+    steps, goes on with it too. Names that are not a scheduler's are mere attributes there.
 
     Args:
         scheduler: What the Trainer made, at its first step.
-        pruner: Tells the progress.
+        pruner: Tells the share of the run that is done.
         total_steps: What ``scheduler`` was made for.
+        by: As for ``EpochProgressLR``.
     """
 
-    def __init__(self, scheduler: LRScheduler, pruner: InfoBatch, total_steps: int) -> None:
-        super().__init__(scheduler, pruner, total_steps)
+    def __init__(
+        self, scheduler: LRScheduler, pruner: InfoBatch, total_steps: int, by: Literal["epochs", "visits"] = "epochs"
+    ) -> None:
+        super().__init__(scheduler, pruner, total_steps, by)
         self._made, self._steps = scheduler, 0
 
     def step(self, epoch: int | None = None) -> None:
@@ -34,10 +37,23 @@ class RunSchedule(EpochProgressLR):
 
     def state_dict(self) -> dict[str, Any]:
         """The scheduler's state; its step is that of the optimizer."""
-        return self._made.state_dict() | {"last_epoch": self._steps}
+        ours = {"by": self._by, "reached": self.last_epoch, "reached_in": self._run_at(self._steps)}
+        return self._made.state_dict() | {"last_epoch": self._steps} | ours
+
+    def _run_at(self, steps: int) -> list[int]:
+        """A run of so many epochs and steps, after ``steps`` of them."""
+        return [self._pruner.schedule.num_epochs, self._total, steps]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on where the pruner, which is restored already, says that this run stands. Learning rates are the saved run's."""
+        """Goes on where the pruner, which is restored already, says that this run stands. Learning rates are the saved run's.
+
+        In a run like the saved one that is where that one stood, which by visits may be ahead of what a new plan tells.
+
+        Raises:
+            ValueError: The saved run's schedule went by something else.
+        """
+        if "by" in state_dict:  # not where the saved run counted steps
+            self._check_by(state_dict)
         groups = self.optimizer.param_groups
         self._made.base_lrs = list(state_dict.get("base_lrs", [group["initial_lr"] for group in groups]))
         for group, rate in zip(groups, self._made.base_lrs, strict=True):
@@ -45,5 +61,6 @@ class RunSchedule(EpochProgressLR):
         self._made.last_epoch = self.last_epoch = -1  # as before its first step
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected call of", category=UserWarning)  # of steps before the optimizer's
-            self.step()
+            is_same = state_dict.get("reached_in") == self._run_at(state_dict["last_epoch"])
+            self._go_to(state_dict["reached"] if is_same else self._due())
         self._steps = state_dict["last_epoch"]

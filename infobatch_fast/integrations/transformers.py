@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import os
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from ..dataset import with_index
+from ..engine.checks import check_choice
 from ..pruner import InfoBatch
+from ..schedules import SHARES
 
 LOWEST_VERSION = "5.3.0"  # has _run_epoch and _init_training_state
 
@@ -51,6 +53,7 @@ class InfoBatchTrainer(SampleLossTrainer):
         per_sample_loss: ``f(outputs, labels)`` that returns one loss for each sample, [B], if the model's own loss is not that
             of a classifier or a language model. ``labels`` is what the batch calls labels, or a dict where it has several kinds.
             What needs more than these overrides ``compute_sample_losses``.
+        schedule_by: Whether the learning rate follows the epochs or the visits that are done, as ``by`` of ``EpochProgressLR``.
         **kwargs: As for ``Trainer``.
 
     Attributes:
@@ -70,11 +73,13 @@ class InfoBatchTrainer(SampleLossTrainer):
         *args: Any,
         infobatch: dict[str, Any] | InfoBatch | None = None,
         per_sample_loss: PerSampleLoss | None = None,
+        schedule_by: Literal["epochs", "visits"] = "epochs",
         **kwargs: Any,
     ) -> None:
+        check_choice("schedule_by", schedule_by, tuple(SHARES))
         super().__init__(*args, per_sample_loss=per_sample_loss, **kwargs)
         check_trainer(self)
-        self._infobatch = infobatch
+        self._infobatch, self._schedule_by = infobatch, schedule_by
         if self.train_dataset is not None:
             self.pruner, self._pruned_by = make_pruner(self, infobatch), default_arguments(self)
         self._has_trained = False
@@ -129,7 +134,7 @@ class InfoBatchTrainer(SampleLossTrainer):
         scheduler = super().create_scheduler(num_training_steps, optimizer)
         counts_steps = isinstance(scheduler, LRScheduler) and not isinstance(scheduler, ReduceLROnPlateau)
         if made_here and counts_steps and self.pruner is not None and self.args.max_steps <= 0:
-            self.lr_scheduler = RunSchedule(scheduler, self.pruner, num_training_steps)
+            self.lr_scheduler = RunSchedule(scheduler, self.pruner, num_training_steps, self._schedule_by)
         return self.lr_scheduler
 
     def set_initial_training_values(self, args: Any, dataloader: Any, *rest: Any) -> Any:

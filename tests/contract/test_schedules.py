@@ -2,61 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import itertools
-from typing import Any
 
 import pytest
 import torch
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, LRScheduler, OneCycleLR, ReduceLROnPlateau, SequentialLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from infobatch_fast import EpochProgressLR, InfoBatch, NoPruning
 from support.refusals import raises
 from support.runs import loss_of
-
-SIZE, BATCH, EPOCHS, TOTAL = 203, 8, 8, 26 * 8
-
-
-def sequential(optimizer: Any, total: int) -> SequentialLR:
-    parts: list[LRScheduler] = [LinearLR(optimizer, 0.1, total_iters=20), CosineAnnealingLR(optimizer, T_max=total - 20)]
-    return SequentialLR(optimizer, parts, milestones=[20])
-
-
-SCHEDULERS: dict[str, Any] = {
-    "one cycle": lambda optimizer, total: OneCycleLR(optimizer, max_lr=1.0, total_steps=total),
-    "cosine": lambda optimizer, total: CosineAnnealingLR(optimizer, T_max=total, eta_min=0.01),
-    "warm-up, cosine": sequential,
-    "lambda": lambda optimizer, total: LambdaLR(optimizer, lambda step: 1 - step / total),
-}
-
-
-class Run:
-    """A training run of an optimizer of one parameter, with the learning rate of each step."""
-
-    def __init__(self, name: str, **kwargs: Any) -> None:
-        self.pruner = InfoBatch(SIZE, EPOCHS, **kwargs)
-        self.optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-        self.scheduler = EpochProgressLR(SCHEDULERS[name](self.optimizer, TOTAL), self.pruner, TOTAL)
-        self.rates: list[float] = []
-
-    def epoch(self, epoch: int, accumulate: int = 1, stop: int | None = None) -> None:
-        self.pruner.set_epoch(epoch)
-        for step, batch in enumerate(self.pruner.sampler.batches(BATCH)):
-            if step == stop:
-                return
-            self.pruner.update(batch, loss_of(torch.tensor(batch), epoch))
-            if (step + 1) % accumulate == 0:
-                self.rates.append(self.optimizer.param_groups[0]["lr"])
-                self.optimizer.step()
-                self.scheduler.step()
-                assert self.scheduler.get_last_lr() == [self.optimizer.param_groups[0]["lr"]]
-
-    def saved(self) -> Any:
-        file = io.BytesIO()
-        parts = (self.pruner, self.optimizer, self.scheduler)
-        torch.save([part.state_dict() for part in parts], file)
-        file.seek(0)
-        return torch.load(file, weights_only=False)
+from support.scheduled import BATCH, EPOCHS, SCHEDULERS, SIZE, TOTAL, Run
 
 
 def full_rates(name: str) -> list[float]:
@@ -106,8 +61,7 @@ def test_a_run_resumed_in_mid_epoch_has_the_same_rates(name: str) -> None:
         run.epoch(cut, stop=7)
         states, rates = run.saved(), run.rates
         run = Run(name)
-        for part, state in zip((run.pruner, run.optimizer, run.scheduler), states, strict=True):
-            part.load_state_dict(state)
+        run.go_on(states)
         for epoch in range(cut, EPOCHS):
             run.epoch(epoch)
         assert rates + run.rates == reference.rates
@@ -183,8 +137,7 @@ def test_epochs_that_are_cut_short_go_on_after_a_restart_as_they_were(lengths: d
         run.epoch(3, stop=done)
     states, rates = run.saved(), run.rates
     run = Run("cosine", **lengths)
-    for part, state in zip((run.pruner, run.optimizer, run.scheduler), states, strict=True):
-        part.load_state_dict(state)
+    run.go_on(states)
     for epoch in range(3, EPOCHS):
         run.epoch(epoch, stop=7 - done * (epoch == 3))
     assert rates + run.rates == reference.rates

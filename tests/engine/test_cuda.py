@@ -5,7 +5,7 @@ from itertools import islice
 import pytest
 import torch
 
-from infobatch_fast import InfoBatch, MeanThreshold, QuantileTiers
+from infobatch_fast import ImportanceSampling, InfoBatch, MeanThreshold, QuantileTiers
 from support.gpus import GPUS, ON_A_GPU
 from support.runs import capture
 from support.syncs import host_syncs, no_host_sync
@@ -33,7 +33,7 @@ def train(pruner, epoch, generator, batch=257):
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("policy", [None, QuantileTiers()])
+@pytest.mark.parametrize("policy", [None, QuantileTiers(), ImportanceSampling()])
 def test_cpu_and_gpu_leave_the_same_bits_after_any_sequence_of_updates(size, policy):
     cpu, gpu = pair(size, policy=policy)
     for epoch in range(4):

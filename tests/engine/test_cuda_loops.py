@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 
-from infobatch_fast import InfoBatch, MeanThreshold, Policy, QuantileTiers
+from infobatch_fast import ImportanceSampling, InfoBatch, MeanThreshold, Policy, QuantileTiers
 from support.gpus import ON_A_GPU
 from support.policies import Alternating
 from support.ranks import run_ranks
@@ -21,7 +21,8 @@ from support.syncs import no_host_sync
 
 pytestmark = ON_A_GPU
 
-POLICIES = pytest.mark.parametrize("policy", [MeanThreshold(), QuantileTiers(), MeanThreshold(momentum=0.9)], ids=str)
+EACH = [MeanThreshold(), QuantileTiers(), MeanThreshold(momentum=0.9), ImportanceSampling(momentum=0.5)]
+POLICIES = pytest.mark.parametrize("policy", EACH, ids=str)
 
 
 @POLICIES
@@ -57,8 +58,8 @@ def assert_same_tables(one: InfoBatch, other: InfoBatch) -> None:
     assert torch.equal(*(table.tiers for table in tables))
 
 
-# The last one's cutoffs differ from plan to plan.
-@pytest.mark.parametrize("policy", [MeanThreshold(), QuantileTiers(), MeanThreshold(momentum=0.9), Alternating()], ids=str)
+# The last two's cutoffs differ from plan to plan.
+@pytest.mark.parametrize("policy", [*EACH, Alternating()], ids=str)
 @pytest.mark.parametrize("batch", [256, 1025, 5000])  # in one launch where there are clusters; else the first alone is
 def test_a_captured_update_goes_on_under_later_plans(policy: Policy, batch: int) -> None:
     size = 20_000

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from infobatch_fast import InfoBatch, Policy, QuantileTiers
+from infobatch_fast import ImportanceSampling, InfoBatch, Policy, QuantileTiers
 from support.gpus import ON_A_GPU
 from support.runs import order, record_all, snapshot, train
 
 pytestmark = ON_A_GPU
 
 
-@pytest.mark.parametrize("policy", [None, QuantileTiers()], ids=str)
+@pytest.mark.parametrize("policy", [None, QuantileTiers(), ImportanceSampling()], ids=str)
 def test_scores_plan_and_order_take_at_most_4_7_bytes_a_sample(policy: Policy | None) -> None:
     def run(size: int) -> int:
         """Bytes at most, between construction and the end of an epoch."""

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 pytest.importorskip("lightning.pytorch")
-from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
-from infobatch_fast import EpochProgressLR, InfoBatch
+from infobatch_fast import InfoBatch
 from infobatch_fast.integrations.lightning import InfoBatchCallback
 from support.lightning_runs import BATCH, EPOCHS, SIZE, WARNINGS, Model, loader_of, pruner_of, trainer_of
 from support.runs import ARBITRARY
@@ -150,36 +149,6 @@ def test_with_max_steps_epochs_of_constant_length_end_where_the_steps_do(tmp_pat
     trainer = trainer_of(tmp_path, InfoBatchCallback(pruner), max_epochs=-1, max_steps=12)
     trainer.fit(Model(pruner), loader_of(pruner))
     assert (trainer.global_step, pruner.progress) == (12, 1.0)
-
-
-class Scheduled(Model):
-    """A model whose learning rate falls to 0 in a straight line, over the run."""
-
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.SGD(self.parameters(), lr=1.0)
-        inner = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 1000)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": EpochProgressLR(inner, self.used, 1000), "interval": "step"}}
-
-
-@pytest.mark.parametrize("limit", [0.5, 2])
-@pytest.mark.parametrize("epochs", [1, 6])
-def test_where_epochs_are_cut_short_the_learning_rate_ends_with_the_run(tmp_path: Path, limit: float, epochs: int) -> None:
-    pruner = InfoBatch(SIZE, epochs, delta=0.7)
-    seen, kept = [], []
-
-    class Notes(Callback):
-        def on_train_epoch_end(self, *args: Any) -> None:
-            seen.append(pruner.progress)
-            kept.append(pruner.stats.kept)
-
-    model = Scheduled(pruner)
-    trainer = trainer_of(tmp_path, InfoBatchCallback(pruner), Notes(), max_epochs=epochs, limit_train_batches=limit)
-    trainer.fit(model, loader_of(pruner))
-    whole = [-(-each // BATCH) for each in kept]
-    assert list(model.lengths.values()) == [limit if isinstance(limit, int) else int(limit * each) for each in whole]
-    losses = [len(model.visited[epoch]) for epoch in range(epochs)]
-    assert seen == pytest.approx([(epoch + losses[epoch] / kept[epoch]) / epochs for epoch in range(epochs)])
-    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.0, abs=0.01)
 
 
 def test_a_restored_pruner_that_goes_on_elsewhere_than_its_trainer_is_named(tmp_path: Path) -> None:

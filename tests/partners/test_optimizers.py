@@ -17,15 +17,18 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
 }
 
 
+@pytest.mark.parametrize("rescale", ["epoch", "step"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_step_is_that_on_the_weighted_gradient(name: str) -> None:
+def test_the_step_is_that_on_the_weighted_gradient(name: str, rescale: str) -> None:
     data, model, by_hand, unweighted = problem(), linear(), linear(), linear()
-    pruner, loader = loader_of(data)
+    pruner, loader = loader_of(data, rescale=rescale)
     optimizer, reference, wrong = (OPTIMIZERS[name](each.parameters()) for each in (model, by_hand, unweighted))
     for epoch in range(3):
         pruner.set_epoch(epoch)
         for index, (x, y) in loader:
             expected, weights = own_losses(model.weight, index, data), pruner.weights(index)
+            factor = pruner.stats.kept / SIZE if rescale == "step" else 1.0
+            assert set((weights / factor).round(decimals=5).tolist()) <= {1.0, 2.0}
             by_hand.weight.grad = hand_gradient(by_hand.weight, index, weights, data)
             unweighted.weight.grad = hand_gradient(unweighted.weight, index, torch.ones_like(weights), data)
             optimizer.zero_grad()

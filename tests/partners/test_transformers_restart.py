@@ -29,22 +29,32 @@ SAVED = {"num_train_epochs": 4, "per_device_train_batch_size": 4, "learning_rate
 
 
 class Rates(transformers.TrainerCallback):
-    """After each step: the step, the pruner's progress, the learning rate."""
+    """After each step: the step, the share of the run that is done, the learning rate."""
 
-    def __init__(self) -> None:
+    def __init__(self, by: str = "epochs") -> None:
         self.rows: list[tuple[int, float, float]] = []
         self.trainer: Any = None
+        self.by, self.share = by, 0.0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.rows.append((state.global_step, self.trainer.pruner.progress, self.trainer.lr_scheduler.get_last_lr()[0]))
+        pruner = self.trainer.pruner
+        share = pruner.progress if self.by == "epochs" else pruner.visited_fraction
+        self.share = max(self.share, share)  # where a plan keeps more than was expected, a schedule waits
+        self.rows.append((state.global_step, self.share, self.trainer.lr_scheduler.get_last_lr()[0]))
 
 
-def run(folder: str, arguments: dict[str, Any], resume: str | None = None) -> tuple[list[tuple[int, float, float]], int]:
-    rates = Rates()
-    rates.trainer = trainer = trainer_of(Path(folder), arguments=SAVED | arguments, callbacks=[rates])
+def run(
+    folder: str, arguments: dict[str, Any], resume: str | None = None, by: str = "epochs"
+) -> tuple[list[tuple[int, float, float]], int]:
+    rates = Rates(by)
+    rates.trainer = trainer = trainer_of(Path(folder), arguments=SAVED | arguments, callbacks=[rates], schedule_by=by)
     trainer.train(resume_from_checkpoint=resume)
     full_steps = -(-24 // (trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps * trainer.args.world_size))
     return rates.rows, full_steps * int(trainer.args.num_train_epochs)
+
+
+def rates_of(rows: list[tuple[int, float, float]]) -> list[tuple[int, float]]:
+    return [(step, rate) for step, _, rate in rows]
 
 
 def check(rows: list[tuple[int, float, float]], total: int, first: int) -> None:
@@ -65,12 +75,21 @@ def check(rows: list[tuple[int, float, float]], total: int, first: int) -> None:
         {"num_train_epochs": 8, "per_device_train_batch_size": 8},  # as many steps in all, of which more are left
     ],
 )
-def test_a_run_of_another_length_goes_on_at_its_own_progress(tmp_path: Path, change: dict[str, int], step: int) -> None:
-    saved, _ = run(str(tmp_path), {"save_strategy": "steps", "save_steps": step})
-    rows, total = run(str(tmp_path), change, str(tmp_path / f"checkpoint-{step}"))
+@pytest.mark.parametrize("by", ["epochs", "visits"])
+def test_a_run_of_another_length_goes_on_at_its_own_progress(tmp_path: Path, by: str, change: dict[str, int], step: int) -> None:
+    saved, _ = run(str(tmp_path), {"save_strategy": "steps", "save_steps": step}, by=by)
+    rows, total = run(str(tmp_path), change, str(tmp_path / f"checkpoint-{step}"), by)
     check(rows, total, step + 1)
     if not change:
-        assert saved[step:] == rows
+        assert rates_of(saved[step:]) == rates_of(rows)
+
+
+def test_a_schedule_goes_on_by_what_it_was_saved_by(tmp_path: Path) -> None:
+    run(str(tmp_path), {"save_strategy": "steps", "save_steps": 8}, by="visits")
+    with pytest.raises(ValueError, match=r"by='visits', and this one goes by='epochs'.*InfoBatchTrainer with schedule_by='visits'"):
+        run(str(tmp_path), {}, str(tmp_path / "checkpoint-8"))
+    with pytest.raises(ValueError, match="schedule_by must be one of 'epochs', 'visits', got 'steps'"):
+        run(str(tmp_path), {}, by="steps")
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "constant_with_warmup"])
@@ -109,9 +128,19 @@ def test_a_run_with_max_steps_goes_on_from_one_with_epochs_and_back(tmp_path: Pa
     check(rows, total, 17)
 
 
-@pytest.mark.parametrize(("accumulate", "moves_on"), [(1, False), (1, True), (2, False), (2, True)])
+@pytest.mark.parametrize(
+    ("accumulate", "moves_on", "by"),
+    [
+        (1, False, "epochs"),
+        (1, True, "epochs"),
+        (2, False, "epochs"),
+        (2, True, "epochs"),
+        (1, False, "visits"),
+        (2, True, "visits"),
+    ],
+)
 def test_a_checkpoint_of_an_epochs_end_goes_on_with_the_next_epoch(
-    tmp_path: Path, accumulate: int, moves_on: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, accumulate: int, moves_on: bool, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load_and_move_on(pruner: InfoBatch, folder: str) -> None:
         """The state is that of the next epoch, which has no plan yet."""
@@ -121,15 +150,16 @@ def test_a_checkpoint_of_an_epochs_end_goes_on_with_the_next_epoch(
 
     if moves_on:
         monkeypatch.setattr("infobatch_fast.integrations.transformers.load", load_and_move_on)
-    saved, _ = run(str(tmp_path), {"save_strategy": "epoch", "gradient_accumulation_steps": accumulate})
+    saved, _ = run(str(tmp_path), {"save_strategy": "epoch", "gradient_accumulation_steps": accumulate}, by=by)
     folders = sorted(tmp_path.glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]))
     assert len(folders) == 4
     for epoch, folder in enumerate(folders, start=1):
-        rates = Rates()
+        rates = Rates(by)
         arguments = SAVED | {"gradient_accumulation_steps": accumulate}
-        rates.trainer = trainer = trainer_of(tmp_path, arguments=arguments, callbacks=[rates])
+        rates.trainer = trainer = trainer_of(tmp_path, arguments=arguments, callbacks=[rates], schedule_by=by)
         trainer.train(resume_from_checkpoint=str(folder))
-        assert rates.rows == saved[json.loads((folder / "trainer_state.json").read_text())["global_step"] :]
+        rest = saved[json.loads((folder / "trainer_state.json").read_text())["global_step"] :]
+        assert rates_of(rates.rows) == rates_of(rest)
         assert trainer.state.epoch == 4.0
         begun = [entry["epoch"] for entry in trainer.state.log_history if "infobatch_kept" in entry]
         assert begun == [float(each) for each in range(4)]

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from infobatch_fast import InfoBatch, MeanThreshold, Policy, QuantileTiers, RandomPruning
+from infobatch_fast import ImportanceSampling, InfoBatch, MeanThreshold, Policy, QuantileTiers, RandomPruning
 from support.runs import decisions, record, record_all, snapshot, train
 
 Errors = (TypeError, ValueError, IndexError, RuntimeError)  # what a user may be told by; anything else is a finding
 POLICIES: list[Callable[[], Policy]] = [MeanThreshold, QuantileTiers, RandomPruning, lambda: MeanThreshold(0.3, momentum=0.5)]
+POLICIES += [ImportanceSampling, lambda: ImportanceSampling(0.7, "score", 0.01)]
 
 
 def some_pruner(dice: random.Random, device: torch.device, n: int) -> InfoBatch:

@@ -77,10 +77,14 @@ def train_tiny(config: Config, checkpoint: Path, *steps: float) -> dict[str, Any
     return asdict(run)
 
 
-@pytest.mark.parametrize("batching", ["even", "remainder"])
+@pytest.mark.parametrize(
+    "settings",
+    [{"batching": "even"}, {"batching": "remainder"}, {"by": "visits", "rescale": "step"}],
+    ids=lambda settings: "-".join(settings.values()),
+)
 @pytest.mark.parametrize("workload", TINY)
-def test_a_run_that_was_interrupted_gives_the_same_result(workload: str, batching: str, tmp_path: Path) -> None:
-    config = replace(TINY[workload], batching=batching)
+def test_a_run_that_was_interrupted_gives_the_same_result(workload: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    config = replace(TINY[workload], **settings)
     whole = train_tiny(config, tmp_path / "a.pt")
     assert 0 < whole["saved"][1] < 0.5
     assert whole["saved"][0] == whole["saved"][-1] == 0
@@ -108,6 +112,18 @@ def test_even_batches_hold_every_sample_and_none_is_small() -> None:
         assert max(sizes) <= 64
         assert max(sizes) - min(sizes) <= 1
     assert batch_edges(129, replace(config, batching="remainder")) == [0, 64, 128, 129]
+
+
+def test_a_schedule_by_visits_is_another_run_and_ends_where_the_run_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares: dict[str, list[float]] = {"epochs": [], "visits": []}
+    for by, seen in shares.items():
+        monkeypatch.setattr("train.set_rate", lambda optimizer, peak, warmup, share, seen=seen: seen.append(share))
+        train_tiny(replace(TINY["digits"], by=by), tmp_path / "a.pt")
+    assert len(shares["epochs"]) == len(shares["visits"])
+    last = math.ceil(300 / 64)  # steps of the full epoch at the end
+    assert shares["epochs"][-last] == 0.75
+    assert shares["visits"][-last] < 0.75
+    assert shares["visits"] == pytest.approx([step / len(shares["visits"]) for step in range(len(shares["visits"]))], abs=0.1)
 
 
 def command(folder: Path, *arguments: str) -> list[str]:

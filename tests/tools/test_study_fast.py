@@ -78,25 +78,21 @@ def test_a_seed_gives_the_same_run_again_and_another_seed_another_one(trainer: T
     assert one["nll"] != other["nll"]
 
 
-@pytest.mark.parametrize(("name", "scaled"), [("uniform-50", True), ("uniform-50-epoch", False), ("importance-50-biased", False)])
-def test_steps_are_of_the_size_that_the_method_says(
-    trainer: Trainer, name: str, scaled: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("name", ["uniform-50", "uniform-50-epoch"])
+def test_steps_are_of_the_size_that_the_method_says(trainer: Trainer, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[tuple[float, bool]] = []
 
     def noted(self: Trainer, pruner: InfoBatch, method: Method) -> None:
         weights = pruner.weights(self.index)
         pruner.update(self.index, torch.rand(len(self.index)) + 0.1)
-        expected = pruner.stats.kept / pruner.num_samples if scaled else 1.0
-        assert float(self.scale) == pytest.approx(expected)
-        steps.append((float((self.scale * weights).mean()), pruner.stats.pruned))
+        steps.append((float(weights.mean()), pruner.stats.pruned))
 
     monkeypatch.setattr(Trainer, "_step", noted)
     run(trainer, METHODS[name], 0.5, seed=1)
     sizes = [size for size, pruned in steps if pruned]
     if name == "uniform-50":
         assert np.mean(sizes) == pytest.approx(1.0, abs=4 * np.std(sizes) / len(sizes) ** 0.5 + 0.02)
-    elif name == "uniform-50-epoch":
+    else:
         assert np.mean(sizes) > 1.5
 
 
