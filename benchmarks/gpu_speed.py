@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from infobatch_fast import InfoBatch, MeanThreshold, QuantileTiers
+from infobatch_fast import ImportanceSampling, InfoBatch, MeanThreshold, QuantileTiers
 from infobatch_fast.bench.baselines import PlainTorch
 from infobatch_fast.bench.contender import EPOCHS, ignore_notices
 from infobatch_fast.bench.timing import Effort, Timed, alternate, spread
 from infobatch_fast.machine import available_bytes
 
-POLICIES = {"mean": MeanThreshold(), "tiers": QuantileTiers()}
+POLICIES = {"mean": MeanThreshold(), "tiers": QuantileTiers(), "importance": ImportanceSampling()}
 BATCHES = (1024, 4096)
 CALLS = 200  # updates in a captured graph
 ROUNDS = Effort(rounds=25, seconds=4.0, patience=4.0)
@@ -90,11 +90,11 @@ def measure_plain_torch(size: int, ours: dict[str, float], device: torch.device)
     plain = PlainTorch(size, device)
     plain._scores.exponential_()
     runs = {"mean": plain.plan, "tiers": plain.plan_quantiles}
-    for name, seconds in ours.items():
+    for name, run in runs.items():
         if name == "tiers" and size > 2 * 10**8:
             continue  # one block of threads finds an order statistic there: some seconds
-        _, done = timed(lambda name=name: runs[name](next(epochs)), FEW_ROUNDS, device)  # type: ignore[misc]
-        show("plan in plain torch", policy=name, samples=size, seconds=done, times_ours=round(done["median"] / seconds, 1))
+        _, done = timed(lambda run=run: run(next(epochs)), FEW_ROUNDS, device)  # type: ignore[misc]
+        show("plan in plain torch", policy=name, samples=size, seconds=done, times_ours=round(done["median"] / ours[name], 1))
 
 
 def launches(pruner: InfoBatch, what: str, run: Callable[[], object], **where: Any) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from itertools import chain
 from typing import ClassVar
 
 import torch
 from torch.utils.data import BatchSampler
 
-from .. import InfoBatch, QuantileTiers
+from .. import ImportanceSampling, InfoBatch, Policy, QuantileTiers
 from ..sampler import RUN
 
 PRUNE_RATIO = 0.5
@@ -24,6 +23,7 @@ class Contender:
     """A way to prune, or just to sample. All have the methods below; of these a contender has those that it can do.
 
     - ``plan_quantiles(epoch)``: a plan with two quantile tiers instead of the mean
+    - ``plan_importance(epoch)``: a plan that skips 40 % by importance sampling
     - ``tensor(most)``: the first ids of the epoch that was planned, at most so many, as one int64 tensor
     - ``weights(ids)``: weights of samples, float32 on the CPU
     - ``update(index, losses)``: stores a batch's losses; their weighted mean
@@ -80,25 +80,28 @@ class Ours(Contender):
     def __init__(self, size: int, device: torch.device) -> None:
         super().__init__(size, device)
         self.pruner = InfoBatch(size, EPOCHS, delta=1.0, device=device)
+        self._second: InfoBatch | None = None
 
-    @cached_property
-    def _tiers(self) -> InfoBatch:
-        """The scores of the first plan by quantiles under that policy."""
-        tiers = InfoBatch(self.size, EPOCHS, delta=1.0, policy=QuantileTiers(), device=self.device)
-        tiers.load_state_dict(self.pruner.state_dict())
-        return tiers
+    def _by(self, policy: Policy) -> InfoBatch:
+        """A second pruner with the scores of the first one, for the policy that is measured."""
+        if self._second is None or self._second.policy != policy:
+            self._second = None  # there is room for one
+            self._second = InfoBatch(self.size, EPOCHS, delta=1.0, policy=policy, device=self.device)
+            self._second.load_state_dict(self.pruner.state_dict())
+        return self._second
 
     def fill(self, first: int, scores: torch.Tensor) -> None:
         index = torch.arange(first, first + scores.numel(), device=self.device)
         self.pruner.update(index, scores.to(self.device))
 
     def plan(self, epoch: int) -> None:
-        self.pruner.set_epoch(epoch)
-        len(self.pruner.sampler)
+        _plan(self.pruner, epoch)
 
     def plan_quantiles(self, epoch: int) -> None:
-        self._tiers.set_epoch(epoch)
-        len(self._tiers.sampler)
+        _plan(self._by(QuantileTiers()), epoch)
+
+    def plan_importance(self, epoch: int) -> None:
+        _plan(self._by(ImportanceSampling()), epoch)
 
     def ids(self) -> Iterator[int]:
         self.pruner.set_epoch(self.pruner.epoch)  # which is yielded again if it was iterated before, and not the next one
@@ -116,6 +119,11 @@ class Ours(Contender):
 
     def update(self, index: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
         return self.pruner.update(index, losses)
+
+
+def _plan(pruner: InfoBatch, epoch: int) -> None:
+    pruner.set_epoch(epoch)
+    len(pruner.sampler)
 
 
 def ready_ids(ids: torch.Tensor) -> Iterator[int]:
