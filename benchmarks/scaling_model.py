@@ -8,7 +8,7 @@ from unittest import mock
 
 import torch
 
-from infobatch_fast import InfoBatch, MeanThreshold, Policy, QuantileTiers
+from infobatch_fast import ImportanceSampling, InfoBatch, MeanThreshold, Policy, QuantileTiers
 from infobatch_fast.engine import ops
 from infobatch_fast.engine.damage import CHECK_BYTES
 from infobatch_fast.engine.marks import BYTES_PER_ROW, rows_of
@@ -16,7 +16,7 @@ from infobatch_fast.engine.ranks import Ranks
 
 SIZES = (10**8, 10**9, 10**10, 10**11)
 WORLDS = (1, 8, 64, 1024)
-POLICIES: dict[str, Policy] = {"mean": MeanThreshold(), "quantile tiers": QuantileTiers()}
+POLICIES: dict[str, Policy] = {"mean": MeanThreshold(), "quantile tiers": QuantileTiers(), "importance": ImportanceSampling()}
 SEED = 1
 
 

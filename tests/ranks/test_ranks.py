@@ -185,16 +185,15 @@ def count_collectives() -> dict[str, Any]:
 
 
 def test_only_a_plan_takes_collective_calls() -> None:
-    first, agree = run_ranks(2, count_collectives)[0], ("all_gather", 80)
-    kept = (
-        "all_gather",
-        156,
-    )  # what all ranks must know of each: seen, 9 counts of marks, 6 faults, epoch, whether restored, 3 levels
+    first, agree = run_ranks(2, count_collectives)[0], ("all_gather", 88)  # the settings, in 8 bytes each
+    # Of each: seen, 9 counts of marks, 6 faults, negative scores, epoch, whether restored; 4 cutoffs and 3 levels of 4 bytes.
+    kept = ("all_gather", 180)
     for name in ("mean", "random", "none"):
         assert first[name] == [agree, ("all_reduce", 88), kept]
         assert first[name + " again"] == [("all_reduce", 88), kept]
     assert first["tiers"] == [agree, *[("all_reduce", 3 * 2048 * 8)] * 3, kept]
     assert first["tiers again"] == [*[("all_reduce", 3 * 2048 * 8)] * 3, kept]
+    assert first["importance"] == [agree, ("all_reduce", 2048 * 8), kept]
 
 
 def ask_in_different_ways() -> int:
