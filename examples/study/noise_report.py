@@ -42,8 +42,10 @@ def by_moment(files: list[dict[str, Any]]) -> dict[tuple[str, int], list[dict[st
 
 
 def written(value: float) -> str:
-    """Two digits that count."""
-    return f"{value:.0f}" if value >= 10 else f"{value:#.2g}" if value >= 1 else f"{value:.{2 if value >= 0.1 else 3}f}"
+    """With fewer digits where it is larger."""
+    if value < 0.0005:
+        return "<0.001"
+    return f"{value:.{0 if value >= 10 else 1 if value >= 2 else 2 if value >= 0.1 else 3}f}"
 
 
 def cell(entries: list[dict[str, Any]], losses: str, policy: str, noise: str) -> str:
@@ -62,7 +64,7 @@ def cell(entries: list[dict[str, Any]], losses: str, policy: str, noise: str) ->
 
 def table(files: list[dict[str, Any]], columns: list[Column], noise: str) -> str:
     """One row a moment."""
-    titles = ["run", "epochs trained", "below the mean", *(title for title, _, _ in columns)]
+    titles = ["run", "epochs trained", "below the mean loss", *(title for title, _, _ in columns)]
     lines = [f"| {' | '.join(titles)} |", f"|:--{'|--:' * (len(titles) - 1)}|"]
     for (name, epochs), entries in by_moment(files).items():
         below = mean(entry["scores"]["below_mean"] for entry in entries)
@@ -79,7 +81,7 @@ def note(files: list[dict[str, Any]]) -> str:
         commit, _, changes = (last["commit"] or "unknown").partition("+")
         parts.append(
             f"{NAMES[results['workload']]}: {results['data']}, {results['train_size']:,} samples, {results['config']['epochs']} "
-            f"epochs, {seeds} seeds, at commit {commit[:10]}{changes and ' with changes'}"
+            f"epochs, {seeds} seed{'s' * (seeds > 1)}, at commit {commit[:10]}{changes and ' with changes'}"
         )
     machine, versions = last["machine"], last["versions"]
     return (
