@@ -6,9 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from importance import ImportanceSampling
-
-from infobatch_fast import MeanThreshold, NoPruning, Policy, RandomPruning
+from infobatch_fast import ImportanceSampling, MeanThreshold, NoPruning, Policy, RandomPruning
 
 DELTA = 0.875  # of the epochs, after which all samples are used again
 Draw = Literal["all", "uniform", "mean", "importance"]

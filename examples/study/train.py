@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from itertools import pairwise
 from pathlib import Path
@@ -79,8 +80,9 @@ def train(
     checkpoint: Path,
     bar: Bar,
     checkpoint_seconds: float = 10.0,
+    look: Callable[[int, InfoBatch, nn.Module], None] | None = None,
 ) -> None:
-    """Trains and fills in ``run``. ``policy`` None is the paper's mean threshold."""
+    """Trains and fills in ``run``. ``policy`` None is the paper's mean threshold; ``look`` is called at the end of each epoch."""
     torch.manual_seed(run.seed)
     model = workload.make_model()
     optimizer = make_optimizer(model, choice)
@@ -133,6 +135,8 @@ def train(
         for name in ("wall", "cpu", "sampler"):
             getattr(run, name).append(getattr(clock, name))
         clock, step = Clock(), 0
+        if look is not None:
+            look(epoch, pruner, model)
         bar.set_postfix_str(f"{run.metric[-1]:.4f}, kept {stats.kept / workload.size:.0%}", refresh=False)
     checkpoint.unlink(missing_ok=True)
 

@@ -25,7 +25,6 @@ from fast_methods import METHODS, Method, visits_of  # noqa: E402
 from fast_network import Network, whitening_filters  # noqa: E402
 from fast_run import run  # noqa: E402
 from fast_trainer import Setup, Trainer  # noqa: E402
-from importance import ImportanceSampling, solve  # noqa: E402
 from sources import load_cifar  # noqa: E402
 
 TINY = Setup((4, 8, 8), depth=2, epochs=16, batch=8, rate=0.05)
@@ -113,43 +112,6 @@ def test_a_biased_step_has_the_plain_mean_of_the_losses(images: Images) -> None:
     plain = head_after_a_step(InfoBatch(images.size, 4, device="cpu"), "full")
     torch.testing.assert_close(head_after_a_step(pruned, "importance-50-biased"), plain)
     assert not torch.allclose(head_after_a_step(pruned, "importance-50"), plain)
-
-
-@pytest.mark.parametrize("kept", [0.2, 0.385, 0.7])
-@pytest.mark.parametrize("kind", ["exponential", "squares", "all large", "equal", "negative"])
-def test_importance_sampling_keeps_the_fraction_that_was_asked_for(kind: str, kept: float) -> None:
-    dice = np.random.default_rng(1)
-    scores = {
-        "exponential": dice.exponential(0.3, 5000),
-        "squares": dice.normal(0, 0.5, 5000) ** 2,
-        "all large": dice.normal(3, 0.3, 5000),
-        "equal": np.full(1000, 0.2),
-        "negative": dice.normal(0.2, 0.2, 5000),
-    }[kind].astype(np.float32)
-    edges, keep = solve(scores, kept, 0.1)
-    assert edges == sorted(edges, reverse=True)
-    assert all(0.1 <= p <= 1 for p in keep)
-    probability = np.array([1.0, *keep])[(scores[:, None] < np.array(edges, np.float32)).sum(1)]
-    assert probability.mean() == pytest.approx(kept, abs=1e-6)
-    by_score = probability[np.argsort(scores, kind="stable")]
-    assert (np.diff(by_score) >= 0).all(), "a larger loss is never kept less often"
-    if kind == "exponential":
-        norms = -np.expm1(-scores.astype(float))
-        uniform = (norms**2).sum() * (1 / kept - 1)
-        assert (norms**2 * (1 / probability - 1)).sum() < 0.7 * uniform, "of the variance that uniform pruning adds"
-
-
-def test_importance_sampling_plans_by_what_it_measured_and_keeps_the_unseen() -> None:
-    pruner = InfoBatch(20_000, 3, delta=1.0, policy=ImportanceSampling(0.6), device="cpu", seed=2)
-    assert pruner.stats.kept == 20_000
-    seen = torch.arange(16_000)
-    pruner.update(seen, torch.distributions.Exponential(torch.tensor(3.0)).sample((16_000,)))
-    pruner.set_epoch(1)
-    kept = pruner.sampler.indices()
-    assert len(kept[kept >= 16_000]) == 4000
-    assert pruner.stats.saved_fraction == pytest.approx(0.6 * 0.8, abs=0.015)
-    assert float(pruner.weights(kept).sum()) == pytest.approx(20_000, rel=0.03)
-    assert repr(pruner.policy) == "ImportanceSampling(saved_fraction=0.6, min_keep=0.1)", "what it measured is no setting"
 
 
 def test_images_are_cropped_and_mirrored_at_every_second_visit(images: Images) -> None:
