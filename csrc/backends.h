@@ -91,12 +91,15 @@ struct ScoreRange {
 };
 constexpr int kRangeKeys = 3;
 
-// A score is in the bin whose number is the count of edges that are not above it. Unseen ones are in none.
+// A score is in the bin whose number is the count of edges that are not above it. Unseen ones are in none, and those of other
+// tiers where a tier is asked for.
 struct CountBins {
   const float* scores;  // [n]
   std::int64_t num_slots;
   const std::int32_t* edges;  // [num_bins - 1] ascending, as number_key has them
   int num_bins;               // 1 to kMaxBins
+  const std::uint8_t* marks;  // [mark_bytes(n)], or null: all slots are counted
+  std::uint32_t tier;         // whose slots are, where there are marks
   std::int64_t* counts;       // [num_bins] out
 };
 

@@ -188,9 +188,8 @@ void bind_statistics(py::module_& m) {
         });
   m.def("cut_by_importance", [](int device, Address lane, Address counts, Address norms, std::uint64_t kept_fraction,
                                 std::uint32_t least, Address thresholds, Address tiers, Address numbers) {
-    RUN(cut_by_importance,
-        CutByImportance{at<const std::int64_t>(counts), at<const double>(norms), kept_fraction, least, at<float>(thresholds),
-                        at<Tiers>(tiers), at<std::int64_t>(numbers)});
+    RUN(cut_by_importance, CutByImportance{at<const std::int64_t>(counts), at<const double>(norms), kept_fraction, least,
+                                           at<float>(thresholds), at<Tiers>(tiers), at<std::int64_t>(numbers)});
   });
 }
 
@@ -200,11 +199,11 @@ void bind_histogram(py::module_& m) {
   m.def("score_range", [](int device, Address lane, Address scores, std::int64_t num_slots, Address keys) {
     RUN(score_range, ScoreRange{at<const float>(scores), num_slots, at<std::int32_t>(keys)});
   });
-  m.def("count_bins",
-        [](int device, Address lane, Address scores, std::int64_t num_slots, Address edges, int num_bins, Address counts) {
-          RUN(count_bins,
-              CountBins{at<const float>(scores), num_slots, at<const std::int32_t>(edges), num_bins, at<std::int64_t>(counts)});
-        });
+  m.def("count_bins", [](int device, Address lane, Address scores, std::int64_t num_slots, Address edges, int num_bins,
+                         Address marks, std::uint32_t tier, Address counts) {
+    RUN(count_bins, CountBins{at<const float>(scores), num_slots, at<const std::int32_t>(edges), num_bins,
+                              at<const std::uint8_t>(marks), tier, at<std::int64_t>(counts)});
+  });
 }
 
 void bind_plan(py::module_& m) {
@@ -218,9 +217,7 @@ void bind_plan(py::module_& m) {
            py::arg("words"), py::arg("num_marks"), py::arg("ones_before"), py::arg("hints"), py::arg("counts"),
            py::arg("scratch"));
   m.def("set_tiers", [](int device, Address lane, const std::array<std::uint32_t, kMaxTiers>& cutoffs, double scale,
-                        Address tiers) {
-    RUN(set_tiers, SetTiers{cutoffs_from(cutoffs), scale, at<Tiers>(tiers)});
-  });
+                        Address tiers) { RUN(set_tiers, SetTiers{cutoffs_from(cutoffs), scale, at<Tiers>(tiers)}); });
   m.def("draw_plan", [](int device, Address lane, Address scores, std::int64_t first_slot, std::int64_t num_slots,
                         Address thresholds, Address tiers, std::uint64_t seed, std::uint32_t epoch, Address protect,
                         Address marks, const IndexBits& index) {

@@ -29,10 +29,10 @@ class ImportanceSampling(Policy):
     Args:
         saved_fraction: Of the seen samples that are not protected, in [0, 1 - min_keep].
         by: What g is taken from. "gradient_norm": the score is a cross-entropy loss, and g = 1 - exp(-score), the probability of
-            being wrong, which is the norm of the gradient at the logits up to a factor below sqrt(2). "score": g is the score
-            itself: for losses of other kinds, for norms that are passed as ``scores=``, or for weights of your own. A sample is
-            then drawn, without replacement, with a probability proportional to its score.
-        min_keep: The smallest keep probability, in (0, 1]; weights are at most 1 / min_keep. Scores at or below 0 have it, unless
+            being wrong, which is the norm of the gradient at the logits up to a factor of at most sqrt(2). "score": g is the score
+            itself: for losses of other kinds, for norms that are passed as ``scores=``, or for weights of your own. Samples are
+            then drawn without replacement, each by itself, with probabilities nearly proportional to their scores.
+        min_keep: The smallest keep probability, in (0, 1], rounded to 1/65536; no weight is above its reciprocal. Scores at or below 0 have it, unless
             more of them must be kept because only ``saved_fraction`` may be skipped.
         momentum: m in [0, 1), as in ``MeanThreshold``.
 

@@ -283,7 +283,8 @@ class InfoBatch(Arguments, BatchCalls):
         """Goes on where ``state`` was taken: samples visited before do not come again, the others come in the same order.
 
         The policy, the schedule, ``rescale`` and the device may differ from those of the saved run: the epoch in progress is
-        finished by its saved plan, later ones follow this pruner's arguments. ``rescale`` holds at once.
+        finished by its saved plan, later ones follow this pruner's arguments. ``rescale`` holds at once, but for losses that were
+        on their way, which keep their weights.
 
         Raises:
             ValueError: ``state`` does not fit (another format, data set size, seed or order) or is damaged; nothing is changed.

@@ -27,7 +27,8 @@ class EpochProgressLR(LRScheduler):
         pruner: Tells the share of the run that is done.
         total_steps: What ``scheduler`` was built for. Any number will do that is fine enough, such as the steps of the run in full.
         by: "epochs": each epoch is the same part of the schedule, so the full ones at the end, which hold more steps than others,
-            are trained at the schedule's end. "visits": each visit of a sample is; nothing else with ``steps_per_epoch=S``.
+            are trained at the schedule's end. "visits": each visit of a sample is the same part. With ``steps_per_epoch=S`` both
+            are the same.
 
     Raises:
         TypeError: ``scheduler`` is no torch scheduler, or ``ReduceLROnPlateau``.

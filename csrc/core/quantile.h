@@ -31,7 +31,8 @@ struct QuantileState {
   std::int64_t seen;
 };
 
-// Rank (from 0) of the quantile among `seen` scores: floor(seen * fraction / 2^32), fraction = ceil(q * 2^32) < 2^32.
+// Rank (from 0) of the quantile among `seen` scores: floor(seen * fraction / 2^32), fraction = ceil(q * 2^32) <= 2^32. For
+// other uses `seen` may be any number up to 2^57.
 IB_HD std::int64_t quantile_rank(std::uint64_t seen, std::uint64_t fraction) {
   return static_cast<std::int64_t>((seen >> 32) * fraction + (((seen & 0xFFFFFFFFull) * fraction) >> 32));
 }

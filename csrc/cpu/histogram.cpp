@@ -60,6 +60,14 @@ IB_MULTIVERSION void leave_out_unseen(const std::int32_t* keys, std::int32_t bey
   for (int i = 0; i < kTile; ++i) bins[i] = is_number_key(keys[i]) ? bins[i] : beyond;
 }
 
+// Slots of other tiers go where unseen ones are.
+IB_MULTIVERSION void leave_out_other_tiers(const std::uint8_t* marks, std::uint32_t tier, int num_slots, std::int32_t beyond,
+                                           std::int32_t* __restrict bins) {
+  for (int i = 0; i < num_slots; ++i) {
+    bins[i] = tier_of_mark(mark_at(marks, static_cast<std::uint64_t>(i))) == tier ? bins[i] : beyond;
+  }
+}
+
 // The edges, and how many of them come before each cell. Logarithmic bins are nearly even in keys, so a cell hardly ever has
 // more than a few edges, and few steps are left to do.
 class Edges {
@@ -138,9 +146,13 @@ Status count_bins(const CountBins& args, int threads) {
   parallel_parts(args.num_slots, kGrain, threads, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t grain = begin; grain < end; grain += kCountGrain) {
       BinCounts counts;
-      for_each_tile<kTile>(args.scores, grain, std::min(grain + kCountGrain, end), [&](const float* tile, std::int64_t) {
+      for_each_tile<kTile>(args.scores, grain, std::min(grain + kCountGrain, end), [&](const float* tile, std::int64_t first) {
         std::int32_t bins[kTile];
         edges.find_bins(tile, bins);
+        if (args.marks) {
+          const int slots = static_cast<int>(std::min<std::int64_t>(kTile, args.num_slots - first));
+          leave_out_other_tiers(args.marks + first / 2, args.tier, slots, args.num_bins, bins);
+        }
         counts.add_tile(bins);
       });
       counts.add_to(args.counts, args.num_bins);

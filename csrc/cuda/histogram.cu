@@ -22,6 +22,24 @@ __device__ void load_keys(const float* scores, std::int64_t tile, std::int64_t n
   for (int i = 0; i < kThreadScores; ++i) keys[i] = number_key(bits_of(loaded[i]));
 }
 
+// A bit for each of the slots of a thread that is of the tier.
+__device__ std::uint32_t of_tier(const CountBins& args, std::int64_t tile) {
+  if (args.marks == nullptr) return ~0u;
+  std::uint32_t bits = 0;
+#pragma unroll
+  for (int quad = 0; quad < kQuads; ++quad) {
+    const std::int64_t slot = tile * kTile + 4 * threadIdx.x + quad * 4 * kBlock;
+    if (slot >= args.num_slots) continue;
+    const std::uint32_t marks = *reinterpret_cast<const std::uint16_t*>(args.marks + slot / 2);  // of four slots
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const bool is_it = tier_of_mark(marks >> i * kMarkBits & 0xFu) == args.tier;
+      bits |= static_cast<std::uint32_t>(is_it) << (4 * quad + i);
+    }
+  }
+  return bits;
+}
+
 __global__ void __launch_bounds__(kWarp) clear_range_kernel(ScoreRange args) {
   if (threadIdx.x < kRangeKeys) args.keys[threadIdx.x] = kNoKey;
 }
@@ -62,11 +80,12 @@ __global__ void __launch_bounds__(kBlock, kBlocksPerMultiprocessor) count_bins_k
   for (std::int64_t tile = blockIdx.x; tile * kTile < args.num_slots; tile += gridDim.x) {
     std::int32_t keys[kThreadScores];
     load_keys(args.scores, tile, args.num_slots, keys);
+    const std::uint32_t counted = of_tier(args, tile);
 #pragma unroll
     for (int i = 0; i < kThreadScores; ++i) {
       int bin = 0;
       for (int half = step; half > 0; half /= 2) bin = count_edges_once(edges, keys[i], bin, half);
-      if (is_number_key(keys[i])) atomicAdd(bins + bin, 1u);
+      if (is_number_key(keys[i]) && (counted >> i & 1) != 0) atomicAdd(bins + bin, 1u);
     }
   }
   __syncthreads();

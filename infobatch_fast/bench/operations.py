@@ -23,8 +23,9 @@ UPDATES = (256, 1024, 4096, 16384, 65536)
 UPDATED = 1 << 19  # samples that a run updates: far more than caches hold
 TABLE_BYTES, ID_BYTES = 4.5, 8.0  # the score and the mark of a sample; an id
 UPDATE_BYTES = 8 + 4 + 4 + 4 + 1  # id, loss and weight; the score and the mark
+PLANS = {"plan, mean": "plan", "plan, quantile tiers": "plan_quantiles", "plan, importance": "plan_importance"}  # and methods
 NAMES = (  # in the order of the tables
-    *("plan, mean", "plan, quantile tiers", "plan, importance", "order, one by one", f"order, batches of {BATCH}"),
+    *(*PLANS, "order, one by one", f"order, batches of {BATCH}"),
     *("epoch, one by one", "epoch, as a tensor", *(f"update, B = {batch}" for batch in UPDATES)),
 )
 
@@ -72,7 +73,7 @@ class Field:
 def plans(now: Field) -> Iterator[Operation]:
     """From the scores to where the first id can come, by the mean, quantiles and importance. The floor is a read of the scores."""
     floor = Timed("floor", lambda _: now.scores.sum())
-    for name, method in zip(NAMES[:3], ("plan", "plan_quantiles", "plan_importance"), strict=True):
+    for name, method in PLANS.items():
         timed = [_planning(contender.name, getattr(contender, method)) for contender in now.able(method)]
         yield Operation(name, "a sample", now.size, now.size * TABLE_BYTES, timed, floor)
 

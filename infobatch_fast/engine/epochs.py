@@ -195,13 +195,16 @@ class Epochs(ABC):
             plan, faults = self._make_plan(), self.planner.faults
             if faults.unkept > late:  # told last: where warnings are errors, the plan is made all the same, as on other ranks
                 self.notices.unkept(faults.unkept, faults.unkept_id, epoch)
-            if self.planner.negative:
-                self.notices.negative(self.planner.negative, repr(self.settings.policy))
+            if self.planner.negative and plan.pruned:
+                self.notices.negative(self.planner.negative, repr(self.settings.policy), self.settings.policy.by)
             return plan
 
     def _make_plan(self) -> Plan:
         saved = self._saved_plan
-        plan = self.planner.restore(self.epoch, *saved) if saved else self.planner.make(self.epoch, self.prunes_next())
+        if saved:
+            plan = self.planner.restore(self.epoch, saved.pruned, saved.thresholds, saved.seen)
+        else:
+            plan = self.planner.make(self.epoch, self.prunes_next())
         # First the plan itself: if the user breaks off between two of these lines, it is not made and counted a second time.
         self._plan, self._saved_plan = plan, None
         if saved:

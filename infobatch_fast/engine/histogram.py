@@ -28,7 +28,8 @@ def count_scores(scores: torch.Tensor, bins: int, ranks: Ranks) -> tuple[torch.T
     with ranks.waiting_for("histogram()"):
         lowest, negated, smallest = ops.numbers_of_keys(ranks.gather(ops.score_range(scores)).amin(0))
         edges = _edges(lowest, -negated, smallest, bins)
-        return ranks.sum(ops.count_bins(scores, edges[1:-1].tolist())).cpu(), edges
+        keys = torch.tensor([ops.first_key_from(edge) for edge in edges[1:-1].tolist()], dtype=torch.int32, device=scores.device)
+        return ranks.sum(ops.count_bins(scores, keys)).cpu(), edges
 
 
 def _edges(lowest: float, highest: float, smallest: float, bins: int) -> torch.Tensor:

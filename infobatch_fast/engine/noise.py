@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 
@@ -12,8 +13,6 @@ from .plan import Plan
 from .protect import bits_at
 from .table import ScoreTable
 
-# Sixteen bins an octave, from the smallest number that is not subnormal on: as many as fit beside three thresholds.
-EDGES = [math.ldexp(1 + step % 16 / 16, step // 16 - 126) for step in range(16 * 254)]
 PIECE = 1 << 24  # slots looked at in one go where some are protected, as a copy is made of their scores
 
 
@@ -22,26 +21,40 @@ def added_noise(plan: Plan, table: ScoreTable, by: Norm) -> float:
 
     Pruning that keeps samples of gradient norm g with probability p adds the variance sum of g^2 (1/p - 1).
     """
-    if all(cutoff == ops.CUTOFF_RANGE for cutoff in plan.cutoffs[: len(plan.tier_sizes)]):
+    keep = [cutoff / ops.CUTOFF_RANGE for cutoff in plan.cutoffs[: len(plan.tier_sizes)]]
+    pruned = [tier for tier, probability in enumerate(keep) if probability < 1]
+    if not pruned:
         return 0.0
-    edges = sorted({*EDGES, *(level for level in plan.thresholds if EDGES[0] < level < math.inf)})
-    samples = kept = found = squares = 0.0
-    for low, high, count in zip([-math.inf, *edges], [*edges, 2.0**128], _count(table, edges), strict=True):
-        keep = plan.cutoffs[sum(low < level for level in plan.thresholds)] / ops.CUTOFF_RANGE
-        middle = (low + high) / 2
-        norm = 0.0 if low < 0 else middle if by == "score" else -math.expm1(-middle)
-        samples, kept, squares = samples + count, kept + count * keep, squares + count * norm * norm
-        found += count * norm * norm * (1 / keep - 1)
-    return found / (squares * (samples / kept - 1)) if squares and kept < samples else 0.0
+    edges, keys = _bins(table.device)
+    middle = (edges + torch.cat([edges[1:], edges.new_tensor([2.0**128])])) / 2
+    squares = (middle if by == "score" else -torch.expm1(-middle)) ** 2
+    squares = torch.cat([squares.new_zeros(1), squares])  # of what is not positive the norm is 0
+    free = _count_free(table, keys)
+    skipped = found = 0.0
+    for tier in pruned:
+        counts = ops.count_bins(table.scores, keys, table.marks, tier).cpu().double()
+        skipped += float(counts.sum()) * (1 - keep[tier])
+        found += float((counts * squares).sum()) * (1 / keep[tier] - 1)
+    kept = float(free.sum()) - skipped
+    uniform = float((free * squares).sum()) * skipped / kept if kept else 0.0
+    return found / uniform if uniform else 0.0
 
 
-def _count(table: ScoreTable, edges: list[float]) -> list[int]:
-    """Seen scores of samples that are not protected, by bin."""
+@cache
+def _bins(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lower ends, float64 on the CPU, and their keys: sixteen bins an octave, from the smallest number that is not subnormal on."""
+    edges = [math.ldexp(1 + step % 16 / 16, step // 16 - 126) for step in range(16 * 254)]
+    keys = torch.tensor([ops.first_key_from(edge) for edge in edges], dtype=torch.int32, device=device)
+    return torch.tensor(edges, dtype=torch.float64, device="cpu"), keys
+
+
+def _count_free(table: ScoreTable, keys: torch.Tensor) -> torch.Tensor:
+    """Seen scores of samples that are not protected, by bin: float64 on the CPU."""
     if table.protect is None:
-        counted: list[int] = ops.count_bins(table.scores, edges).tolist()
-        return counted
-    total = torch.zeros(len(edges) + 1, dtype=torch.int64, device=table.device)
+        return ops.count_bins(table.scores, keys).cpu().double()
+    total = torch.zeros(len(keys) + 1, dtype=torch.int64, device=table.device)
     for first in range(0, table.num_slots, PIECE):
-        slots = torch.arange(first, min(first + PIECE, table.num_slots), device=table.device)
-        total += ops.count_bins(table.scores[slots].masked_fill_(bits_at(table.protect, slots), math.nan), edges)
-    return total.tolist()
+        scores = table.scores[first : first + PIECE].clone()
+        slots = torch.arange(first, first + len(scores), device=table.device)
+        total += ops.count_bins(scores.masked_fill_(bits_at(table.protect, slots), math.nan), keys)
+    return total.cpu().double()

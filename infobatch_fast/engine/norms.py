@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from decimal import Decimal, localcontext
+from decimal import Context, Decimal, localcontext
 from functools import cache
 from typing import Literal
 
@@ -35,6 +35,5 @@ def _wrong(loss: float) -> float:
     """
     if loss > 64:  # 1 - exp(-64) is nearer to 1 than to any other double
         return 1.0
-    with localcontext() as context:
-        context.prec = 100
+    with localcontext(Context(prec=100, traps=[])):  # whatever the user's own context traps
         return float(1 - (-Decimal(loss)).exp())

@@ -76,12 +76,13 @@ class Notices:
             "the run has",
         )
 
-    def negative(self, count: int, policy: str) -> None:
+    def negative(self, count: int, policy: str, by: str) -> None:
         """Scores are negative of which importance sampling takes norms of gradients."""
+        what = "cross-entropy losses" if by == "gradient_norm" else "norms or weights"
         self.tell(
             "negative",
-            f"{count} scores are negative and count as 0 in {policy}: losses that may be negative say nothing of the norm of a "
-            "gradient. Pass norms as update(..., scores=...) with by='score', or take MeanThreshold or QuantileTiers",
+            f"{count} scores are negative and count as 0 in {policy}, which takes scores as {what}: record those, as "
+            "update(..., scores=...) does beside any loss, or take MeanThreshold or QuantileTiers, for which scores may have either sign",
         )
 
     def tell(self, kind: str, text: str) -> None:

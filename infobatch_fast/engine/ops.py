@@ -177,11 +177,18 @@ def numbers_of_keys(keys: torch.Tensor) -> list[float]:
     return [math.inf if key == _core.NO_KEY else _core.number_of_key(key) for key in keys.tolist()]
 
 
-def count_bins(scores: torch.Tensor, edges: list[float]) -> torch.Tensor:
-    """How many seen scores are below the first of these ascending edges, between two, and not below the last: int64."""
-    keys = torch.tensor([first_key_from(edge) for edge in edges], dtype=torch.int32, device=scores.device)
-    counts = torch.empty(len(edges) + 1, dtype=torch.int64, device=scores.device)
-    _core.count_bins(*_where(scores), address(scores), scores.numel(), address(keys), counts.numel(), address(counts))
+def count_bins(scores: torch.Tensor, keys: torch.Tensor, marks: torch.Tensor | None = None, tier: int = 0) -> torch.Tensor:
+    """How many seen scores are below the first of these ascending edges, between two, and not below the last: int64.
+
+    Args:
+        scores: float32 [n].
+        keys: ``first_key_from`` of each edge, int32 on the same device.
+        marks: Of these slots, where those of ``tier`` alone are to be counted.
+        tier: 0 to 3.
+    """
+    counts = torch.empty(keys.numel() + 1, dtype=torch.int64, device=scores.device)
+    edges, of_tier = (address(keys), counts.numel()), (0 if marks is None else address(marks), tier)
+    _core.count_bins(*_where(scores), address(scores), scores.numel(), *edges, *of_tier, address(counts))
     return counts
 
 

@@ -109,23 +109,22 @@ class Planner:
             version = self.directory.version
         return self._finish(epoch, pruned, counts, version, measured._replace(values=values), False, start)
 
-    def restore(self, epoch: int, pruned: bool, cutoffs: ops.Cutoffs, thresholds: tuple[float, ...], seen: int) -> Plan:
-        """The plan that the marks in the table stand for, with these numbers; what they mark as visited is left out.
+    def restore(self, epoch: int, pruned: bool, thresholds: tuple[float, ...], seen: int) -> Plan:
+        """The plan that marks and tiers in the table stand for, with these numbers; what they mark as visited is left out.
 
         Raises:
             RuntimeError: As for ``make``.
         """
         with self.ranks.waiting_for(f"the plan of epoch {epoch}, which goes on after a restart"):
-            return self._restore(epoch, pruned, cutoffs, thresholds, seen)
+            return self._restore(epoch, pruned, thresholds, seen)
 
-    def _restore(self, epoch: int, pruned: bool, cutoffs: ops.Cutoffs, thresholds: tuple[float, ...], seen: int) -> Plan:
+    def _restore(self, epoch: int, pruned: bool, thresholds: tuple[float, ...], seen: int) -> Plan:
         start = time.perf_counter()
         self._measure()  # as the other ranks may do, which then say that they are not restored
         levels = [*reversed(thresholds), *[NEVER] * (ops.MAX_THRESHOLDS - len(thresholds))]
         values = torch.tensor(levels, dtype=torch.float32, device=self.table.device)
         known = Thresholds(values, torch.tensor([seen], dtype=torch.int64, device=self.table.device))
         with self.writing():
-            ops.set_tiers(self.table.tiers, cutoffs)
             counts, version = self.directory.build(), self.directory.version
         return self._finish(epoch, pruned, counts, version, known, True, start)
 
@@ -196,6 +195,11 @@ class Planner:
         here = reports[ranks.rank]
         if not here.levels[0] >= here.levels[1] >= here.levels[2]:  # nor where one is NaN
             raise ValueError(f"policy: thresholds() of {self.settings.policy!r} must return descending values, got {here.levels}")
+        if here.cutoffs[0] != ops.CUTOFF_RANGE or not all(1 <= cutoff <= ops.CUTOFF_RANGE for cutoff in here.cutoffs):
+            raise ValueError(
+                f"policy: thresholds() of {self.settings.policy!r} must return tiers whose cutoffs are in [1, {ops.CUTOFF_RANGE}], "
+                f"the first one {ops.CUTOFF_RANGE}, got {here.cutoffs}: let ops.set_tiers write them"
+            )
         if any(here.faults):
             table.faults.zero_()
         self.faults, self.negative = here.faults, here.negative

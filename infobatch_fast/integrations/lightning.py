@@ -210,7 +210,7 @@ class InfoBatchCallback(Callback):
         self._steps.begin(batch_idx, self.pruner.engine.epochs.scored)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Logs the statistics of the epoch. Waits for the device, once."""
+        """Logs the statistics of the epoch. Waits for the device."""
         if self._epoch_ended:  # before the checkpoint that training goes on from; its statistics are there
             return
         self._steps.end_epoch(epochs_done(trainer) - 1, self.pruner.engine.epochs.scored)

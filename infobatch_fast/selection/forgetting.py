@@ -46,6 +46,7 @@ class ForgettingEvents:
     1812.05159.
     """
 
+    @torch.inference_mode(False)  # what was made in inference mode could not be written outside of it
     def __init__(self, num_samples: int, device: torch.device | str | int | None = "cpu") -> None:
         self.num_samples = check_int("num_samples", num_samples, 1, LARGEST)
         self.device = check_device(device)
@@ -202,6 +203,7 @@ class ForgettingEvents:
                 )
         counts, status = (state[name].to(self.device) for name in names)
         possible = (counts >= 0) & (status >= UNSEEN) & (status <= WRONG_AGAIN) & ((counts == 0) | (status >= RIGHT))
+        possible &= (counts > 0) | (status != WRONG_AGAIN)
         if not bool(possible.all()):
             sample = int((~possible).nonzero()[0])
             raise ValueError(

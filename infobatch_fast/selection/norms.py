@@ -27,7 +27,7 @@ def error_norms(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
     Returns:
         float32 [B] on the device of ``logits``, without a gradient: as ``update(index, losses, scores=...)`` and
-        ``record(index, scores)`` take it. NaN where a logit is NaN or infinity.
+        ``record(index, scores)`` take it. NaN where a logit is NaN or +infinity, or all are -infinity.
 
     Raises:
         TypeError: A wrong dtype or type.

@@ -1,6 +1,5 @@
 """``stats.added_noise`` compares the variance that a plan adds with that of uniform pruning of as many samples."""
 
-import math
 from typing import Any
 
 import pytest
@@ -63,12 +62,28 @@ def test_uniform_pruning_has_1_and_full_epochs_have_0(device: torch.device) -> N
 
 @ARBITRARY
 def test_unseen_samples_and_thresholds_anywhere_do_no_harm(device: torch.device) -> None:
-    for scores in ([1e-40, 3.0], [-2.0, -1.0, 5.0], [2.0**-126, 1e38, 3e38], [0.0, -0.0, 1.0]):
-        pruner = InfoBatch(10, 9, delta=1.0, device=device)
-        record(pruner, list(range(len(scores))), scores)
-        pruner.set_epoch(1)
-        assert math.isfinite(pruner.stats.added_noise)
-        assert pruner.stats.added_noise >= 0.0
+    normal = torch.randn(20_000, generator=torch.Generator().manual_seed(2)) + 0.3
+    for scores in ([1e-40, 3.0], [-2.0, -1.0, 5.0], [2.0**-126, 1e38, 3e38], [0.0, -0.0, 1.0], normal.tolist()):
+        for policy in (MeanThreshold(), QuantileTiers()):
+            pruner = InfoBatch(len(scores) + 7, 9, policy=policy, delta=1.0, device=device)
+            record(pruner, list(range(len(scores))), scores)
+            pruner.set_epoch(1)
+            free = torch.arange(len(scores) + 7) < len(scores)
+            if float(pruner.weights(free.nonzero().flatten()).max()) == 1.0:
+                assert pruner.stats.added_noise == 0.0
+                continue
+            norms = -torch.expm1(-torch.tensor([*scores, *[0.0] * 7]).double().clamp(min=0))
+            assert pruner.stats.added_noise == pytest.approx(exact(pruner, norms, free), rel=0.01)
+
+
+def test_at_an_epochs_end_the_plan_is_measured_by_the_scores_that_came_meanwhile(device: torch.device) -> None:
+    scores = lognormal(1.0)
+    pruner = planned(MeanThreshold(0.9), device, scores)
+    newest = scores.flip(0)
+    pruner.record(torch.arange(N), newest.to(device))
+    expected = exact(pruner, -torch.expm1(-newest.double()), torch.ones(N, dtype=torch.bool))
+    assert expected > 2  # as who is pruned has nothing to do with who should be
+    assert pruner.stats.added_noise == pytest.approx(expected, rel=0.01)
 
 
 def test_it_is_measured_once_a_plan(device: torch.device) -> None:

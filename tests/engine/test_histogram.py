@@ -116,9 +116,14 @@ def test_every_float_has_a_key_and_every_number_the_first_key_that_is_not_below_
 
 def test_scores_at_an_edge_are_above_it_and_zeros_are_alike(device: torch.device) -> None:
     scores = torch.tensor([-2.0, -0.0, 0.0, 1e-45, 1.0, math.nan], device=device)
-    assert ops.count_bins(scores, [-2.0, -2.0, 0.0, 1e-45, 1.0, 5.0]).tolist() == [0, 0, 1, 2, 1, 1, 0]
-    assert ops.count_bins(scores, [-0.0]).tolist() == [1, 4]
-    assert ops.count_bins(scores[:0], [0.5]).tolist() == [0, 0]
+
+    def counts(scores: torch.Tensor, *edges: float) -> list[int]:
+        keys = torch.tensor([ops.first_key_from(edge) for edge in edges], dtype=torch.int32, device=device)
+        return ops.count_bins(scores, keys).tolist()
+
+    assert counts(scores, -2.0, -2.0, 0.0, 1e-45, 1.0, 5.0) == [0, 0, 1, 2, 1, 1, 0]
+    assert counts(scores, -0.0) == [1, 4]
+    assert counts(scores[:0], 0.5) == [0, 0]
 
 
 @pytest.mark.parametrize("threads", [1, 3])

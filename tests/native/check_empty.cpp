@@ -26,7 +26,8 @@ void check_empty_histogram(int threads) {
   const Twin<std::int64_t> counts("counts", 3);
   CALL_BOTH(score_range, threads, [&](Side side) { return ScoreRange{nullptr, 0, keys.on(side)}; });
   keys.expect_same("score_range");
-  CALL_BOTH(count_bins, threads, [&](Side side) { return CountBins{nullptr, 0, edges.on(side), 3, counts.on(side)}; });
+  CALL_BOTH(count_bins, threads,
+            [&](Side side) { return CountBins{nullptr, 0, edges.on(side), 3, nullptr, 0, counts.on(side)}; });
   counts.expect_same("count_bins");
 }
 

@@ -83,8 +83,9 @@ void measure_histogram(Speed& speed, const Table& t) {
     const std::int32_t lowest = infobatch::first_key_from(0x1p-24), width = (29 << 23) / num_bins;
     fill_kernel<<<1, 256>>>(edges.get(), num_bins - 1, SpacedKey{lowest, width});
     CHECKED(cudaGetLastError());
-    speed.print(num_bins == 64 ? "count_bins, 64" : "count_bins, 4096", n, n, bytes, nothing,
-                [&](int) { return backend::count_bins({t.scores.get(), n, edges.get(), num_bins, counts.get()}, nullptr); });
+    speed.print(num_bins == 64 ? "count_bins, 64" : "count_bins, 4096", n, n, bytes, nothing, [&](int) {
+      return backend::count_bins({t.scores.get(), n, edges.get(), num_bins, nullptr, 0, counts.get()}, nullptr);
+    });
   }
 }
 

@@ -37,6 +37,7 @@ def gather_twice() -> list[Any]:
     record_own(pruner)
     scores = pruner.scores().nan_to_num(-math.inf)
     dist.all_reduce(scores, dist.ReduceOp.MAX)
+    scores[scores == -math.inf] = math.nan
     return [own, states, select(scores, 0.5).tolist(), error_of(ForgettingEvents(SIZE + dist.get_rank()).gather)]
 
 

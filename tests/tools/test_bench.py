@@ -65,9 +65,9 @@ def test_a_table_of_all_operations_is_printed_at_the_end(measured):
         for size, shown in ((2000, "2e3"), (10_000, "1e4")):
             row = next(row for row in document["rows"] if (row["operation"], row["samples"]) == (name, size))
             (line,) = [line for line in lines if line.startswith(f"{name}  ") and line[len(name) :].split()[0] == shown]
-            ratio = row["contenders"]["NumPy"]["ratio"]["median"]
             assert table.time_name(row["contenders"]["infobatch_fast"]["seconds"]["median"]) in line
-            assert f"{ratio:.3g}" in line.split()
+            if name != "plan, importance":  # which nobody else has
+                assert f"{row['contenders']['NumPy']['ratio']['median']:.3g}" in line.split()
 
 
 def test_report_makes_tables_and_a_plot_of_the_plan(measured, tmp_path):
