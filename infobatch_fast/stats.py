@@ -25,8 +25,9 @@ class EpochStats:
         weights: Weight of a kept sample of each tier.
         added_noise: The variance that skipping adds to the gradient of an epoch, divided by what uniform pruning of as many samples
             adds: 1 is no better than chance, 0 is a full epoch. By this rank's scores as they are when ``stats`` is first asked
-            for under the plan, without unseen and protected samples. The norm of a sample's gradient is what ``ImportanceSampling`` takes for
-            it; of other policies' scores, which are taken to be cross-entropy losses, 1 - exp(-score). Negative scores have 0.
+            for under the plan, without unseen and protected samples. The norm of a sample's gradient is that which
+            ``ImportanceSampling`` takes; of other policies' scores, which are taken to be cross-entropy losses, 1 - exp(-score).
+            Negative scores have 0.
         scored: Losses that ``update`` got on this rank since the plan was made.
         non_finite: Those among them that were NaN or infinite, and did not enter the table; a restart counts anew.
         unkept: Those among them of samples that the plan does not keep, late ones apart: the loader is not the pruner's if there

@@ -149,6 +149,14 @@ def test_update_waits_for_nothing() -> None:
         events.update(index, correct)
 
 
+def test_events_that_were_made_in_inference_mode_count_outside_of_it(device: torch.device) -> None:
+    with torch.inference_mode():
+        events = ForgettingEvents(2, device)
+    for right in (True, False):
+        events.update([1], torch.tensor([right], device=device))
+    assert events.counts.tolist() == [0, 1]
+
+
 EVENTS = ForgettingEvents(4)
 BOOLS = torch.tensor([True, False])
 GOOD: dict[str, Any] = EVENTS.state_dict()
@@ -171,6 +179,7 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
     (lambda: EVENTS.load_state_dict({**GOOD, "status": GOOD["status"][:3]}), ValueError, "state['status'] is of 3 samples"),
     (lambda: EVENTS.load_state_dict({**GOOD, "status": GOOD["counts"]}), ValueError, "must be a tensor torch.int8 [N]"),
     (lambda: EVENTS.load_state_dict({**GOOD, "status": GOOD["status"] + 4}), ValueError, "sample 0 has 0 events and status 3"),
+    (lambda: EVENTS.load_state_dict({**GOOD, "status": GOOD["status"] + 3}), ValueError, "sample 0 has 0 events and status 2"),
     (lambda: EVENTS.load_state_dict({**GOOD, "counts": GOOD["counts"] + 1}), ValueError, "sample 0 has 1 events and status -1"),
 ]
 

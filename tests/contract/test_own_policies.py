@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from infobatch_fast import InfoBatch, Policy
-from support.runs import record_all
+from infobatch_fast import InfoBatch, MeanThreshold, Policy
+from support.runs import record_all, snapshot
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,29 @@ class Own(Policy):
             "ascending": right._replace(values=torch.tensor([0.1, 0.2, 0.3], device=table.device)),
             "nan": right._replace(values=torch.full_like(values, torch.nan)),
         }[self.kind]
+
+
+def test_a_policy_that_raises_leaves_all_as_it_was(device: torch.device) -> None:
+    class Moody(MeanThreshold):
+        broken = False
+
+        def thresholds(self, table: Any, ranks: Any) -> Any:
+            if self.broken:
+                raise ArithmeticError("not today")
+            return super().thresholds(table, ranks)
+
+    policy = Moody()
+    pruner, other = (InfoBatch(300, 9, policy=each, delta=1.0, device=device) for each in (policy, MeanThreshold()))
+    for each in (pruner, other):
+        record_all(each)
+        each.set_epoch(1)
+    object.__setattr__(policy, "broken", True)
+    for _ in range(2):
+        with pytest.raises(ArithmeticError, match="not today"):
+            len(pruner.sampler)
+    object.__setattr__(policy, "broken", False)
+    assert snapshot(pruner) == snapshot(other)
+    assert pruner.sampler.indices().tolist() == other.sampler.indices().tolist()
 
 
 @pytest.mark.parametrize(

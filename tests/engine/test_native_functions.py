@@ -1,20 +1,55 @@
 """The native functions against the oracle where a whole pruner cannot go cheaply: data sets of up to 2^40 samples."""
 
+import math
 import random
+from decimal import FloatOperation, Inexact, localcontext
 
 import pytest
 import torch
 
 from infobatch_fast.engine import ops
+from infobatch_fast.engine.norms import norms_of_bins, norms_on
 from support.compare import make_scores
 from support.draws import DEAL, SHUFFLE, Permutation, philox
 from support.oracle import cutoff, keep_draw, weight
+from support.oracle_importance import ZERO, cut_bins, norm
 
 SMALL = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 100, 255, 257, 1000, 1023, 1024, 1025, 4097, 10007]
 NARROW = [(2**16 - 1) << 15, (2**16 - 1) << 16]  # 2^16 - 1 rows, the most that go by products of 32 bits
 HUGE = [*NARROW, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**33 + 7, 10**12, 2**39 + 2**20 + 1, 2**40 - 1, 2**40]
 SEEDS = [0, 1, 2**32, 2**64 - 1]
 NAN = float("nan")
+
+
+def test_histograms_of_many_ranks_are_cut_as_the_page_says(device: torch.device) -> None:
+    dice = random.Random(1)
+    for case in range(30):
+        by = ("gradient_norm", "score")[case % 2]
+        saved = dice.random()
+        min_keep = (1 - saved) * dice.random()
+        counts = [0] * ops.DIGIT_BINS
+        bins = dice.sample(range(ops.NORMS), dice.choice((1, 3, 40, 400)))
+        for number in bins:
+            counts[ops.FIRST_POSITIVE_DIGIT + number] = dice.randrange(1, 2 ** dice.randrange(1, 39) // len(bins) + 2)
+        counts[0x3FF] = dice.choice((0, 2**35))
+        counts[0x7FC] = dice.choice((0, 2**36))
+        found = ops.cut_by_importance(
+            torch.tensor(counts, device=device), norms_on(by, device), math.ceil((1 - saved) * 2**32), ops.cutoff_of(min_keep)
+        )
+        sizes = {number: counts[ops.FIRST_POSITIVE_DIGIT + number] for number in bins} | {ZERO: counts[0x3FF]}
+        ends, cutoffs = cut_bins({number: size for number, size in sizes.items() if size}, by, saved, min_keep)
+        assert found[0].tolist() == [*reversed(ends), *[-math.inf] * (3 - len(ends))]
+        assert ops.cutoffs_of_tiers(found[1]).tolist() == cutoffs + [65536] * (4 - len(cutoffs))
+        assert found[2].tolist() == [sum(counts), 0]
+
+
+def test_norms_are_those_of_the_page_whatever_decimal_context_the_user_has() -> None:
+    with localcontext() as context:
+        context.traps[FloatOperation] = context.traps[Inexact] = True
+        context.prec = 3
+        norms_of_bins.cache_clear()
+        found = norms_of_bins("gradient_norm")
+    assert list(found) == [norm(number, "gradient_norm") for number in range(ops.NORMS)]
 
 
 def tiers_of(cutoffs: ops.Cutoffs, device: torch.device) -> torch.Tensor:

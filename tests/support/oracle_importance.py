@@ -3,7 +3,7 @@
 import math
 import struct
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import cache
@@ -59,10 +59,14 @@ def factor(groups: Groups, target: int, least: int) -> float:
 
 def importance(free: Sequence[float], by: str, saved: float, min_keep: float) -> tuple[list[float], list[int]]:
     """Thresholds, ascending, and cutoffs of the tiers, the top one first."""
+    return cut_bins(Counter(bin_of(score) for score in free), by, saved, min_keep)
+
+
+def cut_bins(counts: Mapping[int, int], by: str, saved: float, min_keep: float) -> tuple[list[float], list[int]]:
+    """The same from how many scores each occupied bin has."""
     least = max(1, math.floor(min_keep * 65536 + 0.5))
-    counts = Counter(bin_of(score) for score in free)
     bins = sorted(counts)
-    target = len(free) * 2**16 * math.ceil(Fraction(1 - saved) * 2**32) // 2**32
+    target = sum(counts.values()) * 2**16 * math.ceil(Fraction(1 - saved) * 2**32) // 2**32
     c = factor([(counts[b], norm(b, by)) for b in bins], target, least)
     cut = {b: keep_cutoff(c, norm(b, by), least) for b in bins}
     lowest = min(cut.values(), default=ALL)
