@@ -32,9 +32,9 @@ class ImportanceSampling(Policy):
             being wrong, which is the norm of the gradient at the logits up to a factor of at most sqrt(2). "score": g is the score
             itself: for losses of other kinds, for norms that are passed as ``scores=``, or for weights of your own. Samples are
             then drawn without replacement, each by itself, with probabilities nearly proportional to their scores.
-        min_keep: The smallest keep probability, in (0, 1], rounded to 1/65536; no weight is above its reciprocal. Scores at or below
-            0 have it, unless more of them must be kept because only ``saved_fraction`` may be skipped. Scores are old when they
-            are used: 0.3 where 40 % are skipped added less noise than 0.1 in most measurements (docs/policies.md).
+        min_keep: The smallest keep probability, in (0, 1], rounded to 1/65536; no weight is above its reciprocal. Scores at or
+            below 0 have it, unless more of them must be kept because only ``saved_fraction`` may be skipped. Scores are old when
+            they are used: 0.3 where 40 % are skipped added less noise than 0.1 in most measurements (docs/policies.md).
         momentum: m in [0, 1), as in ``MeanThreshold``.
 
     Raises:

@@ -92,9 +92,10 @@ void add_tile(const float* scores, std::uint32_t& window, std::int64_t* words) {
   add_window(tile.sum, window, words);
 }
 
-// Histograms of a grain, in 32 bits; in copies, as neighbours often share a digit and an addition waits for the one before.
+// Histograms of a grain, in 32 bits. Where neighbours share a digit an addition waits for the one before, so there may be
+// copies.
+template <int kCopies>
 struct DigitCounts {
-  static constexpr int kCopies = 4;
   std::uint32_t bin[kCopies][kDigitBins] = {};
 
   void add_to(std::int64_t* counts, int first, int last) const {
@@ -108,6 +109,8 @@ struct DigitCounts {
   }
 };
 
+constexpr int kCopies = 4;
+
 IB_MULTIVERSION void first_digits(const float* scores, std::uint16_t* digits) {
   for (int i = 0; i < kSumTile; ++i) digits[i] = static_cast<std::uint16_t>(digit_of(ordered_key(bits_of(scores[i])), 0));
 }
@@ -118,7 +121,7 @@ IB_MULTIVERSION void match_prefix(const float* scores, std::uint32_t mask, std::
 }
 
 // Few scores match, so eight answers at a time are looked at.
-void count_matches(const float* scores, const std::uint8_t* matches, int pass, DigitCounts& counts) {
+void count_matches(const float* scores, const std::uint8_t* matches, int pass, DigitCounts<1>& counts) {
   for (int i = 0; i < kSumTile; i += 8) {
     std::uint64_t eight;
     std::memcpy(&eight, matches + i, 8);
@@ -139,24 +142,32 @@ void set_apart(const std::uint8_t* bits, int num_slots, std::uint16_t* digits) {
   }
 }
 
-void count_tile(const DigitPass& args, const float* scores, std::int64_t first, int targets, DigitCounts* counts) {
-  if (args.pass == 0) {
-    std::uint16_t digits[kSumTile];
-    first_digits(scores, digits);
-    if (args.protect) {
-      const int slots = static_cast<int>(std::min<std::int64_t>(kSumTile, args.num_slots - first));
-      set_apart(args.protect + first / kRowSlots, slots, digits);
-    }
-    for (int i = 0; i < kSumTile; i += DigitCounts::kCopies) {
-      for (int copy = 0; copy < DigitCounts::kCopies; ++copy) counts->bin[copy][digits[i + copy]] += 1;
-    }
-    return;
+void count_first_digits(const DigitPass& args, const float* scores, std::int64_t first, DigitCounts<kCopies>& counts) {
+  std::uint16_t digits[kSumTile];
+  first_digits(scores, digits);
+  if (args.protect) {
+    const int slots = static_cast<int>(std::min<std::int64_t>(kSumTile, args.num_slots - first));
+    set_apart(args.protect + first / kRowSlots, slots, digits);
   }
-  for (int t = 0; t < targets; ++t) {
+  for (int i = 0; i < kSumTile; i += kCopies) {
+    for (int copy = 0; copy < kCopies; ++copy) counts.bin[copy][digits[i + copy]] += 1;
+  }
+}
+
+void count_candidates(const DigitPass& args, const float* scores, DigitCounts<1>* counts) {
+  for (int t = 0; t < args.num_targets; ++t) {
     std::uint8_t matches[kSumTile];
     match_prefix(scores, prefix_mask(args.pass), static_cast<std::uint32_t>(args.state->prefix[t]), matches);
     count_matches(scores, matches, args.pass, counts[t]);
   }
+}
+
+// Calls body(begin, end) for parts of the table in which 32 bits count all scores, from several threads.
+template <class Body>
+void for_each_grain(std::int64_t num_slots, int threads, const Body& body) {
+  parallel_parts(num_slots, kGrain, threads, [&](std::int64_t begin, std::int64_t end) {
+    for (; begin < end; begin += kCountGrain) body(begin, std::min(begin + kCountGrain, end));
+  });
 }
 
 }  // namespace
@@ -183,19 +194,22 @@ Status mean_threshold(const MeanThreshold& args, int) {
 }
 
 Status count_digits(const DigitPass& args, int threads) {
-  const bool first = args.pass == 0;
-  if (first) std::fill(args.counts, args.counts + kDigitWords, 0);
-  const int targets = first ? 1 : args.num_targets;
-  parallel_parts(args.num_slots, kGrain, threads, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t grain = begin; grain < end; grain += kCountGrain) {
-      DigitCounts counts[kMaxThresholds];
-      for_each_tile<kSumTile>(args.scores, grain, std::min(grain + kCountGrain, end),
-                              [&](const float* tile, std::int64_t first) { count_tile(args, tile, first, targets, counts); });
-      for (int t = 0; t < targets; ++t) {
-        counts[t].add_to(counts_of(args, t), first ? kFirstFinite : 0, first ? kEndOfSeen : kDigitBins);
-      }
-    }
-  });
+  if (args.pass == 0) {
+    std::fill(args.counts, args.counts + kDigitWords, 0);
+    for_each_grain(args.num_slots, threads, [&](std::int64_t begin, std::int64_t end) {
+      DigitCounts<kCopies> counts;
+      for_each_tile<kSumTile>(args.scores, begin, end,
+                              [&](const float* tile, std::int64_t first) { count_first_digits(args, tile, first, counts); });
+      counts.add_to(counts_of(args, 0), kFirstFinite, kEndOfSeen);
+    });
+  } else {
+    for_each_grain(args.num_slots, threads, [&](std::int64_t begin, std::int64_t end) {
+      DigitCounts<1> counts[kMaxThresholds];
+      for_each_tile<kSumTile>(args.scores, begin, end,
+                              [&](const float* tile, std::int64_t) { count_candidates(args, tile, counts); });
+      for (int t = 0; t < args.num_targets; ++t) counts[t].add_to(counts_of(args, t), 0, kDigitBins);
+    });
+  }
   return args.alone ? narrow_quantiles(args, threads) : Status::kOk;
 }
 

@@ -82,7 +82,7 @@ class Notices:
         self.tell(
             "negative",
             f"{count} scores are negative and count as 0 in {policy}, which takes scores as {what}: record those, as "
-            "update(..., scores=...) does beside any loss, or take MeanThreshold or QuantileTiers, whose scores may have either sign",
+            "update(..., scores=...) does beside any loss, or take MeanThreshold or QuantileTiers, for scores of either sign",
         )
 
     def tell(self, kind: str, text: str) -> None:

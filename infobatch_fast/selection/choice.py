@@ -92,7 +92,7 @@ def _ranked(scores: Any, order: str, seed: int) -> torch.Tensor:
 def _check_scores(scores: Any) -> torch.Tensor:
     values = _tensor("scores", scores)
     if values.dtype.is_complex or values.dtype == torch.bool or (values.dtype.is_floating_point and values.dtype.itemsize < 2):
-        raise TypeError(f"scores must be of a real dtype that torch can sort, got {values.dtype}: convert them, scores.float()")
+        raise TypeError(f"scores must be of a real dtype, got {values.dtype}: torch cannot sort them; pass scores.float()")
     if values.dim() != 1 or not 0 < len(values) <= MAX_SAMPLES:
         raise ValueError(
             f"scores must be one number for each of 1 to {MAX_SAMPLES} samples, [N], got shape {list(values.shape)}: reduce what a "
