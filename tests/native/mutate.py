@@ -70,6 +70,7 @@ PLAIN = [
         "    __syncthreads();  // the state is there, and the scan's storage free again\n",
         "",
     ),
+    Fault("histogram: other tiers count", "histogram.cu", " && (counted >> i & 1) != 0", ""),
     Fault("histogram: edges end with a zero", "histogram.cu", "args.edges[i] : kNoKey", "args.edges[i] : 0"),
     Fault(
         "tiers: the weights are left out",
