@@ -38,7 +38,7 @@ class ImportanceSampling(Policy):
         momentum: m in [0, 1), as in ``MeanThreshold``.
 
     Raises:
-        TypeError: An argument is no number.
+        TypeError: An argument that must be a number is none.
         ValueError: An argument is out of range.
 
     Source: Needell et al., arXiv 1310.5715; Katharopoulos and Fleuret, ICML 2018 (arXiv 1803.00942). docs/algorithm.md says how the
@@ -58,11 +58,13 @@ class ImportanceSampling(Policy):
             raise ValueError(
                 f"min_keep must be in (0, 1], got {self.min_keep!r}: a sample that is never kept leaves the gradient biased"
             )
-        if saved > 1 - min_keep + _ROUNDING:
+        most = 1 - max(min_keep, 1 / ops.CUTOFF_RANGE)
+        if saved > most + _ROUNDING:
             raise ValueError(
-                f"saved_fraction={self.saved_fraction!r} is more than {1 - min_keep:g}, the most that min_keep={self.min_keep!r} "
-                "allows, as each sample is kept with that probability at least: lower one of them"
+                f"saved_fraction={self.saved_fraction!r} is more than {most:g}, the most that min_keep={self.min_keep!r} allows, "
+                "as each sample is kept with that probability at least: lower one of them"
             )
+        object.__setattr__(self, "by", str(self.by))
         object.__setattr__(self, "saved_fraction", saved)
         object.__setattr__(self, "min_keep", min_keep)
         object.__setattr__(self, "momentum", check_fraction("momentum", self.momentum, False, MOMENTUM_MEANING))

@@ -321,7 +321,11 @@ def _choose_policy(policy: Policy | None, prune_ratio: float) -> Policy:
             f"policy must have a repr that tells its settings, as ranks compare it, got {policy!r}, with an address that differs "
             f"from process to process: make {type(policy).__name__} a dataclass(frozen=True) whose fields are numbers and texts"
         )
-    check_choice("policy.by", policy.by, NORMS)
+    if policy.by not in NORMS:
+        raise ValueError(
+            f"policy.by must be one of {', '.join(map(repr, NORMS))}, got {policy.by!r}: stats.added_noise goes by it, so give a "
+            f"field of {type(policy).__name__} that means something else another name"
+        )
     check_fraction("policy.momentum", policy.momentum, False, "the part of a sample's old score that stays")
     if prune_ratio != 0.5:
         raise ValueError(

@@ -126,11 +126,12 @@ class EpochProgressLR(LRScheduler):
         Raises:
             ValueError: It is not of an ``EpochProgressLR`` with this ``total_steps`` and ``by``.
         """
-        if not {"scheduler", "last_epoch", "total_steps"} <= state_dict.keys() or state_dict["total_steps"] != self._total:
+        is_dict = isinstance(state_dict, dict)
+        if not is_dict or not {"scheduler", "last_epoch", "total_steps"} <= state_dict.keys() or not self._fits(state_dict):
+            got = f"total_steps={state_dict.get('total_steps')!r} and keys {sorted(state_dict)}" if is_dict else repr(state_dict)
             raise ValueError(
-                f"state_dict must be that of an EpochProgressLR with total_steps={self._total}, got "
-                f"total_steps={state_dict.get('total_steps')!r} and keys {sorted(state_dict)}: construct the scheduler, and the "
-                "one inside it, with the total_steps of the saved run"
+                f"state_dict must be that of an EpochProgressLR with total_steps={self._total}, got {got}: construct the "
+                "scheduler, and the one inside it, with the total_steps of the saved run"
             )
         self._check_by(state_dict)
         self._inner.load_state_dict(state_dict["scheduler"])
@@ -139,6 +140,12 @@ class EpochProgressLR(LRScheduler):
         epochs.ended_at = state_dict.get("ended_at", 1.0)
         if epochs.saved_fraction is None:  # else a plan that was made since knows better
             epochs.saved_fraction = state_dict.get("saved_fraction")
+
+    def _fits(self, state_dict: dict[str, Any]) -> bool:
+        """Whether its numbers are such as ``state_dict`` writes."""
+        saved, ended = state_dict.get("saved_fraction"), state_dict.get("ended_at", 1.0)
+        numbers = isinstance(ended, float) and (saved is None or isinstance(saved, float))
+        return numbers and 0 < ended <= 1 and 0 <= (saved or 0) <= 1 and state_dict["total_steps"] == self._total
 
     def _check_by(self, state_dict: dict[str, Any]) -> None:
         """Makes sure that the saved schedule went by the same share of the run; states that do not say so went by epochs."""

@@ -49,7 +49,7 @@ def check_fraction(name: str, value: Any, closed: bool, meaning: str) -> float:
     try:
         if isinstance(value, (bool, str)):
             raise TypeError
-        number = float(value)
+        number = float(value) + 0.0  # no -0, as ranks compare what is printed
     except (TypeError, ValueError, OverflowError):
         raise TypeError(f"{name} must be a number in {span}, got {value!r} of type {type(value).__name__}") from None
     if not (0.0 <= number <= 1.0) or (number == 1.0 and not closed):
@@ -75,7 +75,7 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     Raises:
         ValueError: It is none of them.
     """
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 

@@ -158,6 +158,11 @@ class Planner:
         Raises:
             TypeError: It has another.
         """
+        if not isinstance(measured, Thresholds):
+            raise TypeError(
+                f"policy: thresholds() of {self.settings.policy!r} must return Thresholds, as the methods of its argument `table` "
+                f"do, got {measured!r}"
+            )
         wanted = (
             ("values", ops.MAX_THRESHOLDS, torch.float32),
             ("seen", 1, torch.int64),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import accumulate
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 Epoch = dict[str, Any]
@@ -71,6 +71,9 @@ def summarise(epochs: list[Epoch]) -> list[str]:
         whole = savings.seconds[-1] + savings.spent  # below what was spent where epochs took longer and longer
         rate = f" ({savings.seconds[-1] / whole:.1%})" if whole > 0 else ""
         text.append(f"Time saved: {clock(savings.seconds[-1])}{rate}, {savings.basis}")
+    noise = [epoch["added_noise"] for epoch in epochs if epoch.get("added_noise")]
+    if noise:
+        text.append(f"Noise added to the gradient: {fmean(noise):.2f} of what uniform pruning adds, on average over pruned epochs")
     lost = sum(epoch["non_finite"] for epoch in epochs)
     if lost:
         text.append(f"{lost:,} losses were NaN or infinite and were not recorded")

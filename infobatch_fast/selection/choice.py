@@ -13,7 +13,7 @@ from ..engine.odd import refuse_odd
 
 ORDERS = ("hardest", "easiest", "random")
 MAX_SAMPLES = 1 << 31  # so that number kept * class size fits int64
-LARGEST_SEED = (1 << 64) - 1
+LARGEST_SEED = (1 << 32) - 1  # of torch's generator, which takes no more bits
 
 
 def select(
@@ -35,7 +35,7 @@ def select(
         keep: The fraction in (0, 1]. A half is rounded to the even number, as Python does.
         order: "hardest" keeps the highest scores, "easiest" the lowest, "random" any.
         labels: Class of each sample, [N] of an integer dtype; None for no classes.
-        seed: In [0, 2^64). What "random" keeps.
+        seed: In [0, 2^32). What "random" keeps.
 
     Returns:
         int64, ascending, on the CPU: ``Subset(dataset, ids.tolist())``. Waits for the device of ``scores``.

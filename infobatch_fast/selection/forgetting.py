@@ -194,7 +194,8 @@ class ForgettingEvents:
             raise ValueError(f"state must be what ForgettingEvents.state_dict() returned, with {list(names)}, got {found}")
         for name, dtype in zip(names, (torch.int32, torch.int8), strict=True):
             value = state[name]
-            if not isinstance(value, torch.Tensor) or value.dtype != dtype or value.dim() != 1:
+            fits = isinstance(value, torch.Tensor) and (value.dtype, value.dim(), value.layout) == (dtype, 1, torch.strided)
+            if not fits or value.is_meta:
                 raise ValueError(f"state[{name!r}] must be a tensor {dtype} [N], got {value!r}: the state is damaged")
             if len(value) != self.num_samples:
                 raise ValueError(

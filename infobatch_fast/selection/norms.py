@@ -95,6 +95,8 @@ def gradient_norms(
 
     Source: Paul et al., "Deep Learning on a Data Diet", NeurIPS 2021, arXiv 2107.07075, section 2.
     """
+    if not callable(loss):
+        raise TypeError(f"loss must be a function of outputs and labels, such as F.cross_entropy, got {loss!r}")
     parts = inputs if isinstance(inputs, tuple) else (inputs,)
     chunk_size = check_int("chunk_size", chunk_size, 1)
     _check_model(model)
@@ -135,6 +137,11 @@ def _check_logits(logits: torch.Tensor, labels: torch.Tensor) -> None:
     refuse_odd(logits=logits, labels=labels)
     if not logits.dtype.is_floating_point:
         raise TypeError(f"logits must be of a floating dtype, got {logits.dtype}: pass what the model returns, before argmax")
+    if logits.dim() == 2 and logits.shape[1] == 1:
+        raise ValueError(
+            f"logits of one class, {list(logits.shape)}, have a softmax of 1 whatever they are: of a sigmoid x pass "
+            "torch.cat([x, torch.zeros_like(x)], 1) with labels 0 for what is positive, or take gradient_norms"
+        )
     if logits.dim() != 2 or not logits.shape[1]:
         raise ValueError(
             f"logits must be [B, C], got {list(logits.shape)}: a sample has one row of logits; for tokens and pixels take "
@@ -181,7 +188,10 @@ def _check_lengths(inputs: tuple[torch.Tensor, ...], labels: torch.Tensor) -> No
     named = {f"inputs[{number}]" if len(inputs) > 1 else "inputs": part for number, part in enumerate(inputs)}
     for name, value in {**named, "labels": labels}.items():
         if not isinstance(value, torch.Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+            remedy = (
+                "" if name == "labels" else ": pass a tuple of the model's positional arguments, or wrap a model that takes others"
+            )
+            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}{remedy}")
         if not value.dim():
             raise ValueError(f"{name} must be of shape [B, ...], got []: a sample is a row")
         refuse_odd(**{name: value})

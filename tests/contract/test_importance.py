@@ -5,6 +5,7 @@ import random
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -184,12 +185,18 @@ def test_every_table_has_a_plan(device: torch.device) -> None:
         ({"min_keep": 1.5}, ValueError, ("min_keep must be in [0, 1], got 1.5",)),
         ({"min_keep": None}, TypeError, ("min_keep must be a number",)),
         ({"by": "loss"}, ValueError, ("by must be one of 'gradient_norm', 'score', got 'loss'",)),
+        ({"by": np.array(["score"])}, ValueError, ("by must be one of 'gradient_norm', 'score', got array(",)),
+        ({"saved_fraction": 0.999999, "min_keep": 1e-9}, ValueError, ("is more than 0.999985, the most that min_keep=1e-09",)),
         ({"momentum": 1.0}, ValueError, ("momentum must be in [0, 1), got 1.0",)),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: dict[str, Any], error: type[Exception], parts: tuple[str, ...]) -> None:
     with raises(error, *parts):
         ImportanceSampling(**arguments)
+
+
+def test_ranks_find_equal_policies_equal_however_they_were_written() -> None:
+    assert repr(ImportanceSampling(np.float64(0.0), np.str_("score"), 1)) == repr(ImportanceSampling(-0.0, "score", 1.0))  # type: ignore[arg-type]
 
 
 def test_the_most_that_can_be_saved_is_allowed_however_it_is_rounded() -> None:

@@ -34,6 +34,12 @@ class Own(Policy):
             "double": right._replace(values=values.double()),
             "strided": right._replace(values=values.repeat_interleave(2)[::2]),
             "seen": right._replace(seen=right.seen.int()),
+            "a tuple": (values, right.seen),
+            "nothing": None,
+            "huge cutoffs": right._replace(
+                tiers=torch.tensor([65536, 10**6, 1, 1, 0, 0, 0, 0], dtype=torch.int32, device=table.device)
+            ),
+            "no cutoffs": right._replace(tiers=torch.zeros(8, dtype=torch.int32, device=table.device)),
             "no values": right._replace(values=None),
             "tiers": right._replace(tiers=torch.zeros(8, device=table.device)),
             "negative": right._replace(negative=torch.zeros(2, dtype=torch.int64, device=table.device)),
@@ -72,6 +78,10 @@ def test_a_policy_that_raises_leaves_all_as_it_was(device: torch.device) -> None
         ("double", TypeError, r"must return values of torch.float32 \[3\] .* got torch.float64"),
         ("strided", TypeError, "must return values"),
         ("seen", TypeError, r"must return seen of torch.int64 \[1\] .* got torch.int32"),
+        ("a tuple", TypeError, r"must return Thresholds, as the methods of its argument `table` do, got \(tensor"),
+        ("nothing", TypeError, "must return Thresholds, .* got None"),
+        ("huge cutoffs", ValueError, r"cutoffs are in \[1, 65536\], the first one 65536, got \(65536, 1000000, 1, 1\)"),
+        ("no cutoffs", ValueError, r"got \(0, 0, 0, 0\)"),
         ("no values", TypeError, "must return values of torch.float32 .* got None"),
         ("tiers", TypeError, r"must return tiers of torch.int32 \[8\] .* got torch.float32"),
         ("negative", TypeError, r"must return negative of torch.int64 \[1\] .* got torch.int64 \[2\]"),

@@ -113,7 +113,7 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
     (lambda: select(ROWS[:, 0], 0.5, "best"), ValueError, "order must be one of 'hardest', 'easiest', 'random', got 'best'"),  # type: ignore[arg-type]
     (lambda: select(ROWS[:, 0], 0.5, labels=[0, 1]), ValueError, "labels of another length: shape [2] for 4 scores"),
     (lambda: select(ROWS[:, 0], 0.5, labels=ROWS[:, 0]), TypeError, "labels must be class indices of an integer dtype"),  # type: ignore[arg-type]
-    (lambda: select(ROWS[:, 0], 0.5, seed=-1), ValueError, "seed must be in [0, 18446744073709551615], got -1"),
+    (lambda: select(ROWS[:, 0], 0.5, seed=-1), ValueError, "seed must be in [0, 4294967295], got -1"),
 ]
 
 

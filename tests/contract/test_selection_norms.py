@@ -36,7 +36,7 @@ def error_by_hand(logits: torch.Tensor, targets: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (7, 2), (33, 10)])
+@pytest.mark.parametrize("shape", [(1, 2), (1, 5), (7, 2), (33, 10)])
 def test_error_norms_are_those_of_numpy(device: torch.device, shape: tuple[int, int], dtype: torch.dtype) -> None:
     logits = (3 * random(*shape)).to(device, dtype).requires_grad_()
     labels = torch.arange(shape[0], device=device) % shape[1]
@@ -176,6 +176,7 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
     (lambda: error_norms(ROWS.long(), CLASSES), TypeError, "logits must be of a floating dtype, got torch.int64"),
     (lambda: error_norms(ROWS[0], CLASSES), ValueError, "logits must be [B, C], got [2]"),
     (lambda: error_norms(torch.ones(4, 3, 2), CLASSES), ValueError, "logits must be [B, C], got [4, 3, 2]"),
+    (lambda: error_norms(torch.ones(4, 1), CLASSES), ValueError, "logits of one class, [4, 1], have a softmax of 1"),
     (lambda: error_norms(torch.ones(4, 0), CLASSES), ValueError, "logits must be [B, C], got [4, 0]"),
     (lambda: error_norms(ROWS, CLASSES.int()), TypeError, "labels must be int64 class indices or floating soft labels"),
     (lambda: error_norms(ROWS, CLASSES[:3]), ValueError, "labels of torch.int64 must be [4], as logits are [4, 2], got [3]"),
