@@ -1,7 +1,7 @@
 """What do ``rescale`` and ``by`` do? Trains with all four pairs of them, and writes every run to a JSON file.
 
     python examples/study/steps.py --data PATH --seeds 4 --out build/study/steps.json
-    python examples/study/steps.py --data PATH --seeds 2 --optimizer adamw --draws importance --out build/study/steps.json
+    python examples/study/steps.py --data PATH --seeds 2 --optimizer adamw --out build/study/steps.json
 
 PATH is as for run.py. A command that is repeated does what is missing, so several of them may fill one file.
 """
@@ -61,12 +61,9 @@ METHODS = {
 } | {"fewer": Method("fewer"), "full": Method("full")}
 
 
-def schedule(seeds: int, draws: list[str]) -> Iterator[tuple[str, int]]:
+def schedule(seeds: int, names: list[str]) -> Iterator[tuple[str, int]]:
     """Seed by seed, so that what is there after an interruption can be compared."""
-    for seed in range(seeds):
-        for name, method in METHODS.items():
-            if method.draw in draws:
-                yield name, seed
+    return ((name, seed) for seed in range(seeds) for name in METHODS if name in names)
 
 
 def study(args: argparse.Namespace) -> None:
@@ -77,7 +74,7 @@ def study(args: argparse.Namespace) -> None:
     head = {"data": data, "stand_in": stand_in, "config": settings, "saved": SAVED, "threads": args.threads}
     results = open_results(args.out, head)
     done = {(run["optimizer"], run["method"], run["seed"]) for run in results["runs"]}
-    todo = [job for job in schedule(args.seeds, args.draws) if (args.optimizer, *job) not in done]
+    todo = [job for job in schedule(args.seeds, args.methods) if (args.optimizer, *job) not in done]
     print(f"{args.out}: {len(done)} runs are done, {len(todo)} to do", file=sys.stderr)
     if not todo:
         return
@@ -110,7 +107,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file, written after each run")
     parser.add_argument("--seeds", type=int, default=4, help="runs of each method")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd")
-    parser.add_argument("--draws", nargs="+", choices=DRAWS, default=list(DRAWS), metavar="DRAW", help=", ".join(DRAWS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD", help=", ".join(METHODS))
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--cache", type=Path, default=Path("build/study"), help="folder for checkpoints and decoded images")
     args = parser.parse_args()
