@@ -60,26 +60,28 @@ def levels_table(results: dict[str, Any]) -> str:
                 method, visits = METHODS[name], mean(sum(run["visited"]) for run in runs.values()) / budget
                 pair = [method.rescale, method.by] if "-" in name else ["", ""]
                 rival = fewer if draw in ("uniform", "importance") else {}  # the others have more visits than it
-                change = METRIC.change(difference(runs, rival, METRIC.value)) if rival else ""
-                cells = [optimizer, title, *pair, str(len(runs)), f"{100 * visits:.0f} %", METRIC.level(runs), change]
+                share = f"{100 * visits:.0f} %"
+                cells = [optimizer, title, *pair, str(len(runs)), share, METRIC.level(runs), written(runs, rival)]
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def changes_table(results: dict[str, Any]) -> str:
-    """What each argument does, paired by seed; bold where zero lies outside of the interval."""
+    """What each argument does, paired by seed."""
     lines = [f"| optimiser, samples | seeds | {' | '.join(CHANGES)} |", f"|:--|{'--:|' * (len(CHANGES) + 1)}"]
     for optimizer in OPTIMIZERS:
         for draw, title in TITLES.items():
             methods = group(results, optimizer, draw)
-            cells = [_change(methods, draw, *pair) for pair in CHANGES.values()]
+            pairs = [[methods.get(f"{draw}-{name}", {}) for name in names] for names in CHANGES.values()]
+            cells = [written(one, other) for one, other in pairs]
             if any(cells):
                 lines.append(f"| {optimizer}, {title} | {len(next(iter(methods.values())))} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _change(methods: dict[str, Runs], draw: str, one: str, other: str) -> str:
-    found = difference(methods.get(f"{draw}-{one}", {}), methods.get(f"{draw}-{other}", {}), METRIC.value)
+def written(one: Runs, other: Runs) -> str:
+    """``one`` minus ``other``, bold where zero lies outside of the interval; empty where there is nothing to compare."""
+    found = difference(one, other, METRIC.value)
     if found is None:
         return ""
     return f"**{METRIC.change(found)}**" if found.is_resolved else METRIC.change(found)
@@ -88,8 +90,9 @@ def _change(methods: dict[str, Runs], draw: str, one: str, other: str) -> str:
 def section(results: dict[str, Any]) -> str:
     """The Markdown between the markers."""
     warning = f"**{results['data']}: nothing here says anything about the real data.**" if results["stand_in"] else ""
-    changes = f"Points of test accuracy (95 % interval), paired by seed; bold where resolved from zero:\n\n{changes_table(results)}"
-    return "\n\n".join(part for part in (warning, levels_table(results), changes, made_by_note(results)) if part)
+    note = "What each argument does, in points of test accuracy (95 % interval), paired by seed; bold where resolved from zero:"
+    parts = (warning, levels_table(results), note, changes_table(results), made_by_note(results))
+    return "\n\n".join(part for part in parts if part)
 
 
 def main() -> None:

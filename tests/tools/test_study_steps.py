@@ -92,6 +92,16 @@ def test_the_tables_of_the_page_are_those_of_the_committed_runs(tmp_path: Path, 
     assert document.read_text() == page
 
 
+@pytest.mark.parametrize(("old", "new", "least"), [("-epochs", "-visits", 0.0), ("-epoch-", "-step-", 0.03)])
+def test_all_twelve_pairs_of_runs_that_skip_sixty_percent_gained_what_the_page_says(old: str, new: str, least: float) -> None:
+    runs = json.loads(RESULTS.read_text())["runs"]
+    halves = [run for run in runs if run["optimizer"] == "sgd" and METHODS[run["method"]].draw in ("uniform", "importance")]
+    ends = {(run["method"], run["seed"]): run["metric"][-1] for run in halves}
+    gains = [ends[name.replace(old, new), seed] - end for (name, seed), end in ends.items() if old in name]
+    assert len(gains) == 12
+    assert min(gains) > least
+
+
 def test_differences_are_paired_and_leave_out_a_seed_that_a_method_lacks() -> None:
     def run(method: str, seed: int, accuracy: float) -> dict[str, Any]:
         return {"optimizer": "sgd", "method": method, "seed": seed, "metric": [0.0, accuracy], "visited": [100, 50]}
@@ -101,9 +111,9 @@ def test_differences_are_paired_and_leave_out_a_seed_that_a_method_lacks() -> No
     results: dict[str, Any] = {"train_size": 100, "config": {"epochs": 2}, "runs": runs}
     before = copy.deepcopy(results)
     levels = steps_report.levels_table(results).split("\n")
-    assert levels[2] == ("| sgd | `RandomPruning(0.6)` | epoch | epochs | 2 | 75 % | 51.00 ± 1.41 | -10.50 (-16.85 to -4.15) |"), (
-        "12.71 standard errors of 0.5"
-    )
+    assert levels[2] == (
+        "| sgd | `RandomPruning(0.6)` | epoch | epochs | 2 | 75 % | 51.00 ± 1.41 | **-10.50 (-16.85 to -4.15)** |"
+    ), "12.71 standard errors of 0.5"
     assert levels[4] == "| sgd | full data, fewer epochs |  |  | 2 | 75 % | 61.50 ± 2.12 |  |"
     assert len(levels) == 5
     (changes,) = steps_report.changes_table(results).split("\n")[2:]
