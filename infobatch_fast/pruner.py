@@ -54,7 +54,7 @@ class InfoBatch(Arguments, BatchCalls):
         device: Where scores and plan live: "cpu" (the default), "cuda" or "cuda:k". Take the device that computes the losses.
         rescale: "epoch": the paper's weights, by which an epoch's gradients add up to those of the full data, in expectation; each
             step is larger, by N / kept. "step": these weights times kept / N; each step's expected gradient is that of the full
-            data, and there are fewer of them. SGD near its highest learning rate needs "step"; adaptive optimisers hardly see it.
+            data, and there are fewer of them. SGD near its highest learning rate needs "step" (docs/steps.md).
         batch_size, steps_per_epoch: How long an epoch is. By default as long as its plan. ``steps_per_epoch=S``: each iteration
             of the sampler has S * batch_size indices on each rank, and the next plan begins where the last one ends;
             ``num_epochs`` and ``set_epoch`` then count these epochs, ``epoch`` the plans. ``math.inf``: an iteration never
