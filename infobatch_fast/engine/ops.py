@@ -159,7 +159,8 @@ def cut_by_importance(
     """
     device = counts.device
     thresholds = torch.empty(MAX_THRESHOLDS, dtype=torch.float32, device=device)
-    tiers, numbers = empty_tiers(device), torch.empty(2, dtype=torch.int64, device=device)
+    tiers = torch.empty(_core.TIERS_BYTES // 4, dtype=torch.int32, device=device)
+    numbers = torch.empty(2, dtype=torch.int64, device=device)
     given = (address(counts), address(norms), kept_fraction, least)
     _core.cut_by_importance(*_where(counts), *given, address(thresholds), address(tiers), address(numbers))
     return thresholds, tiers, numbers
@@ -204,7 +205,7 @@ def set_tiers(tiers: torch.Tensor, cutoffs: Cutoffs, scale: float = 1.0) -> None
 
 def empty_tiers(device: torch.device) -> torch.Tensor:
     """int32 [8], to be written by ``set_tiers``."""
-    return torch.empty(_core.TIERS_BYTES // 4, dtype=torch.int32, device=device)
+    return torch.zeros(_core.TIERS_BYTES // 4, dtype=torch.int32, device=device)
 
 
 def cutoffs_of_tiers(tiers: torch.Tensor) -> torch.Tensor:
