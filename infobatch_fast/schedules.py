@@ -26,9 +26,9 @@ class EpochProgressLR(LRScheduler):
             ``CosineAnnealingLR(T_max=...)``; one that needs a metric cannot be driven.
         pruner: Tells the share of the run that is done.
         total_steps: What ``scheduler`` was built for. Any number will do that is fine enough, such as the steps of the run in full.
-        by: "epochs": each epoch is the same part of the schedule, so the full ones at the end, which hold more steps than others,
-            are trained at the schedule's end. "visits": each visit of a sample is the same part. With ``steps_per_epoch=S`` both
-            are the same.
+        by: "visits": each visit of a sample is the same part of the schedule. "epochs": each epoch is, so the full ones at the end,
+            which hold more steps than others, are trained at the schedule's end; take it where a trainer cuts all epochs to the
+            same number of batches. With ``steps_per_epoch=S`` both are the same.
 
     Raises:
         TypeError: ``scheduler`` is no torch scheduler, or ``ReduceLROnPlateau``.
@@ -48,7 +48,7 @@ class EpochProgressLR(LRScheduler):
     """
 
     def __init__(
-        self, scheduler: LRScheduler, pruner: InfoBatch, total_steps: int, by: Literal["epochs", "visits"] = "epochs"
+        self, scheduler: LRScheduler, pruner: InfoBatch, total_steps: int, by: Literal["epochs", "visits"] = "visits"
     ) -> None:
         check_choice("by", by, tuple(SHARES))
         # LRScheduler.__init__ is not called: it would set the learning rates, which are the inner scheduler's.

@@ -25,7 +25,7 @@ class RunSchedule(EpochProgressLR):
     """
 
     def __init__(
-        self, scheduler: LRScheduler, pruner: InfoBatch, total_steps: int, by: Literal["epochs", "visits"] = "epochs"
+        self, scheduler: LRScheduler, pruner: InfoBatch, total_steps: int, by: Literal["epochs", "visits"] = "visits"
     ) -> None:
         super().__init__(scheduler, pruner, total_steps, by)
         self._made, self._steps = scheduler, 0

@@ -53,7 +53,7 @@ class InfoBatchTrainer(SampleLossTrainer):
         per_sample_loss: ``f(outputs, labels)`` that returns one loss for each sample, [B], if the model's own loss is not that
             of a classifier or a language model. ``labels`` is what the batch calls labels, or a dict where it has several kinds.
             What needs more than these overrides ``compute_sample_losses``.
-        schedule_by: Whether the learning rate follows the epochs or the visits that are done, as ``by`` of ``EpochProgressLR``.
+        schedule_by: Whether the learning rate follows the visits or the epochs that are done, as ``by`` of ``EpochProgressLR``.
         **kwargs: As for ``Trainer``.
 
     Attributes:
@@ -73,7 +73,7 @@ class InfoBatchTrainer(SampleLossTrainer):
         *args: Any,
         infobatch: dict[str, Any] | InfoBatch | None = None,
         per_sample_loss: PerSampleLoss | None = None,
-        schedule_by: Literal["epochs", "visits"] = "epochs",
+        schedule_by: Literal["epochs", "visits"] = "visits",
         **kwargs: Any,
     ) -> None:
         check_choice("schedule_by", schedule_by, tuple(SHARES))

@@ -168,7 +168,7 @@ def test_a_checkpoint_of_an_epochs_end_goes_on_with_the_next_epoch(
 
 def test_a_second_run_from_the_beginning_with_a_restored_pruner_is_named(tmp_path: Path) -> None:
     run(str(tmp_path), {"save_strategy": "steps", "save_steps": 8})
-    trainer = trainer_of(tmp_path, arguments=SAVED, infobatch=InfoBatch(Numbers(), 4, seed=42))
+    trainer = trainer_of(tmp_path, arguments=SAVED, infobatch=InfoBatch(Numbers(), 4, seed=42), schedule_by="epochs")
     trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-8"))
     with pytest.raises(RuntimeError, match=r"at epoch 0 and the pruner, which was restored before, at epoch 3.*new InfoBatch"):
         trainer.train()
