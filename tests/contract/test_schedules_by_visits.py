@@ -156,6 +156,12 @@ def test_a_state_goes_on_by_what_it_was_saved_by() -> None:
         Run("cosine", "visits").scheduler.load_state_dict(state)
 
 
+def test_visits_are_the_default() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = EpochProgressLR(CosineAnnealingLR(optimizer, T_max=10), InfoBatch(SIZE, EPOCHS), 10)
+    assert scheduler.state_dict()["by"] == "visits"
+
+
 def test_by_is_checked() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     with raises(ValueError, "by must be one of 'epochs', 'visits'", "'steps'"):
