@@ -13,7 +13,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -179,6 +179,26 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     return {"made_by": made_by, **settings, **sizes, "runs": [asdict(run) for run in runs]}
 
 
+def show(
+    args: argparse.Namespace,
+    compare: Callable[[argparse.Namespace], dict[str, Any]],
+    draw: Callable[[dict[str, Any], Path], None],
+    make_table: Callable[[dict[str, Any]], str],
+) -> None:
+    """Trains and writes the numbers, or reads those of a former run; draws the picture and prints the table."""
+    if args.from_json:
+        results = json.loads(args.from_json.read_text())
+    else:
+        results = compare(args)
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(results, indent=1) + "\n")
+        print(f"numbers: {args.json}", file=sys.stderr)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    draw(results, args.out)
+    print(f"picture: {args.out}", file=sys.stderr)
+    print(make_table(results))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Full data, InfoBatch, random pruning and fewer epochs on scikit-learn's digits.")
     parser.add_argument("--epochs", type=int, default=60, help="at least 3 (default: 60)")
@@ -194,17 +214,7 @@ def main() -> None:
     if args.epochs < 3 or args.seeds < 1 or args.workers < 0:
         parser.error("needs --epochs of at least 3, --seeds of at least 1 and --workers of at least 0")
 
-    if args.from_json:
-        results = json.loads(args.from_json.read_text())
-    else:
-        results = compare(args)
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
-        print(f"numbers: {args.json}", file=sys.stderr)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    draw(results, args.out)
-    print(f"picture: {args.out}", file=sys.stderr)
-    print(make_table(results))
+    show(args, compare, draw, make_table)
 
 
 if __name__ == "__main__":

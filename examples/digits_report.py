@@ -17,6 +17,7 @@ COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73")  # told apart by colour-b
 
 
 def by_method(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The runs of each method, by seed."""
     methods: dict[str, list[dict[str, Any]]] = {}
     for run in results["runs"]:
         methods.setdefault(run["method"], []).append(run)
@@ -40,18 +41,24 @@ def make_table(results: dict[str, Any]) -> str:
             f"| {method} | {mean(accuracies):.2f} %{spread} | {visited:,.0f} | {100 * saved:.1f} % | {training:.1f} | "
             f"{sampler:.2f} ({100 * sampler / training:.1f} %) |"
         )
-    made_by = results["made_by"]
-    machine, versions = made_by["machine"], made_by["versions"]
-    commit, _, changes = (made_by["commit"] or "unknown").partition("+")
     seeds = "one seed" if results["seeds"] == 1 else f"mean and standard deviation of {results['seeds']} seeds"
     note = (
         f"{results['epochs']} epochs of {results['train_images']:,} images, {seeds}; one of the {results['test_images']} test "
         f"images is {100 / results['test_images']:.2f} points. In the sampler: making the plans, drawing batches of indices, and "
-        f"`update`, which also takes the weighted mean of the losses. Made by `{made_by['command']}` at commit {commit[:10]}"
-        f"{changes and ' with changes'} on {machine['cores']} cores of {machine['cpu']} ({machine['architecture']}), Python "
-        f"{versions['python']}, torch {versions['torch']}."
+        f"`update`, which also takes the weighted mean of the losses. {made_by_note(results)}"
     )
     return "\n".join([*lines, "", note])
+
+
+def made_by_note(results: dict[str, Any]) -> str:
+    """By which command, at which commit and on which machine the numbers were made."""
+    made_by = results["made_by"]
+    machine, versions = made_by["machine"], made_by["versions"]
+    commit, _, changes = (made_by["commit"] or "unknown").partition("+")
+    return (
+        f"Made by `{made_by['command']}` at commit {commit[:10]}{changes and ' with changes'} on {machine['cores']} cores of "
+        f"{machine['cpu']} ({machine['architecture']}), Python {versions['python']}, torch {versions['torch']}."
+    )
 
 
 def draw(results: dict[str, Any], path: Path) -> None:

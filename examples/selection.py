@@ -10,7 +10,6 @@ epoch, and InfoBatch gets ``steps_per_epoch`` of a half. Nothing is downloaded.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from digits import measure_accuracy, set_rate
+from digits import measure_accuracy, set_rate, show
 from selection_report import draw, make_table
 from sklearn.cluster import kmeans_plusplus
 from sklearn.datasets import load_digits
@@ -175,17 +174,7 @@ def main() -> None:
     if args.epochs < 2 or args.epochs % 2 or args.seeds < 2:
         parser.error("needs --epochs that is even and at least 2, and --seeds of at least 2")
 
-    if args.from_json:
-        results = json.loads(args.from_json.read_text())
-    else:
-        results = compare(args)
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
-        print(f"numbers: {args.json}", file=sys.stderr)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    draw(results, args.out)
-    print(f"picture: {args.out}", file=sys.stderr)
-    print(make_table(results))
+    show(args, compare, draw, make_table)
 
 
 if __name__ == "__main__":

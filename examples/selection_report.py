@@ -8,6 +8,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import matplotlib as mpl
+from digits_report import by_method, made_by_note
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -15,14 +16,6 @@ from scipy.stats import t as student
 
 COLOURS = ("#000000", "#999999", "#D55E00", "#E69F00", "#009E73", "#56B4E9", "#0072B2")  # told apart by colour-blind readers too
 BASELINE = "full data, half the epochs"  # which needs nothing
-
-
-def by_method(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The runs of each method, by seed."""
-    methods: dict[str, list[dict[str, Any]]] = {}
-    for run in results["runs"]:
-        methods.setdefault(run["method"], []).append(run)
-    return methods
 
 
 def finals(runs: list[dict[str, Any]]) -> list[float]:
@@ -50,15 +43,11 @@ def make_table(results: dict[str, Any]) -> str:
         versus = "" if method == BASELINE else difference(accuracies, finals(methods[BASELINE]))
         visited, before = mean(sum(run["visited"]) for run in runs), results["to_score"].get(method, 0)
         lines.append(f"| {method} | {mean(accuracies):.2f} % ± {stdev(accuracies):.2f} | {versus} | {visited:,.0f} | {before:,} |")
-    made_by = results["made_by"]
-    machine, versions = made_by["machine"], made_by["versions"]
-    commit, _, changes = (made_by["commit"] or "unknown").partition("+")
     note = (
         f"{results['train_images']:,} images; {results['epochs']} epochs, of which half as many with full data in half the epochs; "
         f"EL2N after {results['early']} of them. Mean and standard deviation of {results['seeds']} seeds, differences paired by "
         f"seed with 95 % intervals; one of the {results['test_images']} test images is {100 / results['test_images']:.2f} points. "
-        f"Made by `{made_by['command']}` at commit {commit[:10]}{changes and ' with changes'} on {machine['cores']} cores of "
-        f"{machine['cpu']} ({machine['architecture']}), Python {versions['python']}, torch {versions['torch']}."
+        f"{made_by_note(results)}"
     )
     return "\n".join([*lines, "", note])
 

@@ -13,7 +13,6 @@ statistics. So that one sees what the age of the losses does, there are also pla
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from dataclasses import replace
@@ -23,14 +22,14 @@ from typing import Any
 import torch
 from config import PRESETS, Config, Run
 from noise_plans import SKIPPED, added_noise, best, norms_of, plans
-from run import open_results, shorten, write_results
+from run import begin_session, open_study, shorten, write_results
 from torch import Tensor, nn
 from tqdm import tqdm
 from train import describe_scores, train
-from workloads import Workload, open_workload
+from workloads import Workload
 
 from infobatch_fast import InfoBatch, NoPruning
-from infobatch_fast.machine import load, provenance
+from infobatch_fast.machine import load
 
 
 def moments(epochs: int) -> list[int]:
@@ -101,17 +100,13 @@ def trained(config: Config, workload: Workload, seed: int, args: argparse.Namesp
 
 def study(config: Config, args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    name, stand_in, workload_of = open_workload(config, args.data, args.cache)
-    settings = json.loads(json.dumps(config.to_json()))
-    head = {"workload": config.workload, "data": name, "stand_in": stand_in, "config": settings, "threads": torch.get_num_threads()}
-    results = open_results(args.out, head)
+    _, results, workload_of = open_study(config, args)
     done = {entry["seed"] for entry in results["runs"]}
     todo = [seed for seed in range(args.seeds) if seed not in done]
     print(f"{args.out}: {len(done)} seeds are done, {len(todo)} to do", file=sys.stderr)
     if not todo:
         return
-    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]  # where files lie is nobody's business
-    results["sessions"].append(provenance(words, "python examples/study/noise.py"))
+    begin_session(results, "noise.py")
     for seed in todo:
         workload = workload_of(seed)
         results["train_size"] = workload.size

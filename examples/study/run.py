@@ -18,7 +18,7 @@ import json
 import math
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ import torch
 from config import METHODS, PRESETS, Config, Optimizer, Run
 from tqdm import tqdm
 from train import train
-from workloads import open_workload
+from workloads import Workload, open_workload
 
 from infobatch_fast import NoPruning, Policy, QuantileTiers, RandomPruning
 from infobatch_fast.machine import load, provenance
@@ -91,20 +91,36 @@ def write_results(path: Path, results: dict[str, Any], first: str = "optimizer")
     partial.replace(path)
 
 
-def study(config: Config, args: argparse.Namespace) -> None:
-    torch.set_num_threads(args.threads)
+def open_study(config: Config, args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any], Callable[[int], Workload]]:
+    """What a study's file begins with, the file's contents so far, and the workload of a seed."""
     name, stand_in, workload_of = open_workload(config, args.data, args.cache)
     settings = json.loads(json.dumps(config.to_json()))
     head = {"workload": config.workload, "data": name, "stand_in": stand_in, "config": settings, "threads": torch.get_num_threads()}
     results = open_results(args.out, head)
+    return head, results, workload_of
+
+
+def mark_of(head: dict[str, Any]) -> str:
+    """Goes into the names of checkpoints, so that one of other settings is not taken up."""
+    return f"{zlib.crc32(json.dumps(head, sort_keys=True).encode()):08x}"
+
+
+def begin_session(results: dict[str, Any], script: str) -> None:
+    """Notes what runs where. Where files lie is nobody's business."""
+    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+    results["sessions"].append(provenance(words, f"python examples/study/{script}"))
+
+
+def study(config: Config, args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    head, results, workload_of = open_study(config, args)
     done: dict[Key, dict[str, Any]] = {(run["optimizer"], run["method"], run["seed"]): run for run in results["runs"]}
     todo = [job for job in schedule(config, args.seeds) if (job[0].name, *job[1:]) not in done]
     print(f"{args.out}: {len(done)} runs are done, {len(todo)} to do", file=sys.stderr)
     if not todo:
         return
-    mark = f"{zlib.crc32(json.dumps(head, sort_keys=True).encode()):08x}"  # a checkpoint of other settings is not taken up
-    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]  # where files lie is nobody's business
-    results["sessions"].append(provenance(words, "python examples/study/run.py"))
+    mark = mark_of(head)
+    begin_session(results, "run.py")
 
     for optimizer, method, seed in todo:
         ours = done.get((optimizer.name, "infobatch", seed))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,13 +18,13 @@ from typing import Any, Literal
 
 import torch
 from config import PRESETS, Config, Optimizer, Run
-from run import open_results, shorten, write_results
+from run import begin_session, mark_of, open_results, shorten, write_results
 from tqdm import tqdm
 from train import train
 from workloads import Workload, open_workload
 
 from infobatch_fast import ImportanceSampling, MeanThreshold, NoPruning, Policy, RandomPruning
-from infobatch_fast.machine import load, provenance
+from infobatch_fast.machine import load
 
 SAVED = 0.6  # of the seen samples of a pruned epoch: with the full epochs about half of a run's visits
 OPTIMIZERS = {"sgd": PRESETS["cifar"].optimizers[0], "adamw": Optimizer("adamw", 3e-3, 0.05)}
@@ -78,9 +77,8 @@ def study(args: argparse.Namespace) -> None:
     print(f"{args.out}: {len(done)} runs are done, {len(todo)} to do", file=sys.stderr)
     if not todo:
         return
-    mark = f"{zlib.crc32(json.dumps(head, sort_keys=True).encode()):08x}"  # a checkpoint of other settings is not taken up
-    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]  # where files lie is nobody's business
-    results["sessions"].append(provenance(words, "python examples/study/steps.py"))
+    mark = mark_of(head)
+    begin_session(results, "steps.py")
     for name, seed in todo:
         workload = workload_of(seed)
         results.update(train_size=workload.size, test_size=workload.test_size)

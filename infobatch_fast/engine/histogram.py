@@ -28,8 +28,7 @@ def count_scores(scores: torch.Tensor, bins: int, ranks: Ranks) -> tuple[torch.T
     with ranks.waiting_for("histogram()"):
         lowest, negated, smallest = ops.numbers_of_keys(ranks.gather(ops.score_range(scores)).amin(0))
         edges = _edges(lowest, -negated, smallest, bins)
-        keys = torch.tensor([ops.first_key_from(edge) for edge in edges[1:-1].tolist()], dtype=torch.int32, device=scores.device)
-        return ranks.sum(ops.count_bins(scores, keys)).cpu(), edges
+        return ranks.sum(ops.count_bins(scores, ops.keys_from(edges[1:-1].tolist(), scores.device))).cpu(), edges
 
 
 def _edges(lowest: float, highest: float, smallest: float, bins: int) -> torch.Tensor:

@@ -44,8 +44,7 @@ def added_noise(plan: Plan, table: ScoreTable, by: Norm) -> float:
 def _bins(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Lower ends, float64 on the CPU, and their keys: sixteen bins an octave, from the smallest number that is not subnormal on."""
     edges = [math.ldexp(1 + step % 16 / 16, step // 16 - 126) for step in range(16 * 254)]
-    keys = torch.tensor([ops.first_key_from(edge) for edge in edges], dtype=torch.int32, device=device)
-    return torch.tensor(edges, dtype=torch.float64, device="cpu"), keys
+    return torch.tensor(edges, dtype=torch.float64, device="cpu"), ops.keys_from(edges, device)
 
 
 def _count_free(table: ScoreTable, keys: torch.Tensor) -> torch.Tensor:

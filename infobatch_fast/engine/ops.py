@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 import torch
@@ -178,12 +178,17 @@ def numbers_of_keys(keys: torch.Tensor) -> list[float]:
     return [math.inf if key == _core.NO_KEY else _core.number_of_key(key) for key in keys.tolist()]
 
 
+def keys_from(edges: Iterable[float], device: torch.device) -> torch.Tensor:
+    """``first_key_from`` of each edge, int32 on a device, as ``count_bins`` takes them."""
+    return torch.tensor([first_key_from(edge) for edge in edges], dtype=torch.int32, device=device)
+
+
 def count_bins(scores: torch.Tensor, keys: torch.Tensor, marks: torch.Tensor | None = None, tier: int = 0) -> torch.Tensor:
     """How many seen scores are below the first of these ascending edges, between two, and not below the last: int64.
 
     Args:
         scores: float32 [n].
-        keys: ``first_key_from`` of each edge, int32 on the same device.
+        keys: Of the edges, ``keys_from`` on the same device.
         marks: Of these slots, where those of ``tier`` alone are to be counted.
         tier: 0 to 3.
     """

@@ -118,8 +118,7 @@ def test_scores_at_an_edge_are_above_it_and_zeros_are_alike(device: torch.device
     scores = torch.tensor([-2.0, -0.0, 0.0, 1e-45, 1.0, math.nan], device=device)
 
     def counts(scores: torch.Tensor, *edges: float) -> list[int]:
-        keys = torch.tensor([ops.first_key_from(edge) for edge in edges], dtype=torch.int32, device=device)
-        return ops.count_bins(scores, keys).tolist()
+        return ops.count_bins(scores, ops.keys_from(edges, device)).tolist()
 
     assert counts(scores, -2.0, -2.0, 0.0, 1e-45, 1.0, 5.0) == [0, 0, 1, 2, 1, 1, 0]
     assert counts(scores, -0.0) == [1, 4]
