@@ -1,24 +1,22 @@
-"""What is trained, and how: everything that decides a number of the study, apart from the seed."""
+"""What is trained, and how: everything that decides a number of the study, apart from the method and the seed."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
-PRUNE_RATIO = 0.5  # the paper's settings for method "infobatch"
-DELTA = 0.875  # of the epochs, after which all methods use all samples again
-METHODS = {  # in the order in which they run: the last two need what "infobatch" saved with the same seed
-    "full": "full data",
-    "infobatch": "InfoBatch, mean threshold",
-    "tiers": "InfoBatch, quantile tiers",
-    "random": "random pruning",
-    "fewer": "full data, fewer epochs",
-}
+from methods import METHODS
+
+AT_OTHER_RATES = (  # half of the visits, where the size of a step matters most, and the mean threshold
+    *("full", "fewer-50", "uniform-50", "uniform-50-epoch", "importance-50", "importance-50-epoch"),
+    *("infobatch", "infobatch-step"),
+)
+IF_IT_PAYS = ("full", "fewer-50", "uniform-50", "importance-50", "importance-50-biased", "infobatch-large")
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """An optimiser by name: "sgd" (Nesterov momentum 0.9), "adamw", "lars" or "lamb"."""
+    """An optimiser by name: "sgd" (Nesterov momentum 0.9) or "adamw"."""
 
     name: str
     rate: float  # the peak of the schedule: warm-up, then a cosine down to 0
@@ -31,99 +29,94 @@ class Config:
 
     Attributes:
         workload: "digits", "cifar" or "text".
-        epochs: Of all methods but "fewer".
-        optimizers: Each of them trains with each method.
+        epochs: Of full training, and of all methods that prune.
         sizes: Arguments of the model.
+        methods: Names in METHODS.
+        rates: Multiples of the optimiser's peak rate. At those that are not 1 only ``AT_OTHER_RATES`` run.
         train_size: Training samples, drawn anew for each seed; None is all there are.
-        curve_size: Test samples behind the points of a curve; the last point is always measured on all.
+        mix: Of the training images of "cifar": "plain"; "redundant" holds a fifth of the images, each five times; "tail" holds
+            fewer of each class than of the one before, down to a fiftieth.
         warmup: Fraction of the run in which the learning rate rises.
-        batching: "even" cuts an epoch into batches of equal size, give or take one. "remainder" fills all but the last, as a
-            DataLoader does: what is left over then differs from epoch to epoch, and may be a single sample.
-        rescale: That of ``InfoBatch``.
-        by: The learning rate falls by the "epochs" that are over, or by the samples that were visited, "visits".
     """
 
     workload: str
     epochs: int
     batch_size: int
-    optimizers: tuple[Optimizer, ...]
+    optimizer: Optimizer
     sizes: dict[str, Any]
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = tuple(name for name in METHODS if name != "importance")
+    rates: tuple[float, ...] = (1.0,)
     train_size: int | None = None
-    curve_size: int | None = None
+    mix: str = "plain"
     warmup: float = 0.15
-    batching: str = "even"
-    prune_ratio: float = PRUNE_RATIO
-    delta: float = DELTA
-    quantiles: tuple[float, ...] = (0.2, 0.85)
-    tier_ratios: tuple[float, ...] = (0.75, 0.5)
-    rescale: Literal["epoch", "step"] = "epoch"
-    by: str = "epochs"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    def methods_at(self, rate: float) -> tuple[str, ...]:
+        return tuple(name for name in self.methods if rate == 1 or name in AT_OTHER_RATES)
+
 
 @dataclass
 class Run:
-    """What one training run did. All lists are by epoch.
+    """What one training run did.
 
     Attributes:
-        prune_ratio: Of random pruning; None for other methods.
-        metric: Test accuracy, or validation loss in bits a byte.
-        visited: Samples.
+        rate: Multiple of the optimiser's peak rate.
+        visits: The part of the visits of full training that was asked for; that of the mean threshold is not asked for.
+        policy: As Python writes it.
+        accuracy: Of the test samples, or of the bytes of the test windows.
+        nll: Mean negative log-likelihood of them in nats.
+        visited: Samples in each epoch.
+        noise: ``stats.added_noise`` at the end of each epoch.
         wall, cpu: Seconds in training: wall clock, and processor time of the process. Measuring is not counted.
         sampler: Those of the wall seconds in which plans were made, indices drawn and losses recorded and weighted.
-        scores: Of the known losses at the moment when the epoch was planned: number, mean, median, deviation,
-            skewness, and the fraction that is below the mean.
         session: Which of the file's "sessions" finished the run.
     """
 
-    optimizer: str
     method: str
     seed: int
-    epochs: int
-    prune_ratio: float | None = None
-    metric: list[float] = field(default_factory=list)
+    rate: float = 1.0
+    visits: float = 1.0
+    policy: str = ""
+    accuracy: float = 0.0
+    nll: float = 0.0
     visited: list[int] = field(default_factory=list)
-    saved: list[float] = field(default_factory=list)
-    wall: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-    sampler: list[float] = field(default_factory=list)
-    thresholds: list[list[float]] = field(default_factory=list)
-    scores: list[dict[str, float] | None] = field(default_factory=list)
+    noise: list[float] = field(default_factory=list)
+    wall: float = 0.0
+    cpu: float = 0.0
+    sampler: float = 0.0
     interruptions: int = 0
     session: int = 0
 
 
-SGD = Optimizer("sgd", 0.02, 5e-4)
-DIGITS = Config("digits", epochs=60, batch_size=64, optimizers=(SGD,), sizes={"model": "cnn", "widths": [32, 64]})
+CIFAR = Config(
+    "cifar",
+    epochs=16,
+    batch_size=128,
+    optimizer=Optimizer("sgd", 0.05, 5e-4),
+    sizes={"model": "cnn", "widths": [16, 32, 64]},
+    rates=(1.0, 0.5, 2.0),
+    train_size=10_000,
+)
 PRESETS = {
-    "digits": DIGITS,
-    "optimizers": Config(
+    "digits": Config(
         "digits",
         epochs=60,
         batch_size=64,
-        optimizers=(SGD, Optimizer("adamw", 3e-3, 0.05), Optimizer("lars", 3.0, 5e-4), Optimizer("lamb", 1e-2, 0.05)),
+        optimizer=Optimizer("sgd", 0.02, 5e-4),
         sizes={"model": "cnn", "widths": [32, 64]},
-        methods=("full", "infobatch"),
+        rates=(1.0, 0.5, 2.0),
     ),
-    "cifar": Config(
-        "cifar",
-        epochs=16,
-        batch_size=128,
-        optimizers=(Optimizer("sgd", 0.05, 5e-4),),
-        sizes={"model": "cnn", "widths": [16, 32, 64]},
-        train_size=10_000,
-        curve_size=2_000,
-    ),
+    "cifar": CIFAR,
+    "redundant": replace(CIFAR, methods=IF_IT_PAYS, rates=(1.0,), mix="redundant"),
+    "tail": replace(CIFAR, methods=IF_IT_PAYS, rates=(1.0,), mix="tail"),
     "text": Config(
         "text",
         epochs=10,
         batch_size=32,
-        optimizers=(Optimizer("adamw", 3e-3, 0.1),),
+        optimizer=Optimizer("adamw", 3e-3, 0.1),
         sizes={"context": 64, "layers": 2, "width": 64, "heads": 4},
         train_size=4_000,
-        curve_size=500,
     ),
 }

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from fast_images import Images
-from fast_methods import MEASURED_BY, METHODS, visits_of
+from methods import MEASURED_BY, METHODS, visits_of
 from fast_run import run
 from fast_trainer import Setup, Trainer
 from run import open_results, shorten, write_results

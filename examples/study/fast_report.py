@@ -13,7 +13,7 @@ from statistics import mean
 from typing import Any
 
 import matplotlib as mpl
-from fast_methods import METHODS
+from methods import METHODS
 from intervals import Difference, Runs, difference, quantile, spread
 from matplotlib.figure import Figure
 from report import fill, total

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import torch
-from fast_methods import DELTA, Method
+from methods import DELTA, Method
 from fast_trainer import Trainer
 
 from infobatch_fast import InfoBatch

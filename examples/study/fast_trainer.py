@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from fast_images import CLASSES, Images
-from fast_methods import METHODS, Method
+from methods import METHODS, Method
 from fast_network import PATCH, Network
 
 from infobatch_fast import InfoBatch

@@ -1,12 +1,13 @@
-"""Is it lossless? Trains with all methods and seeds, and writes every run to a JSON file.
+"""Trains with every method, learning rate and seed of a workload, and writes every run to a JSON file.
 
-    python examples/study/run.py --workload digits --seeds 10 --out build/study/lossless-digits.json
-    python examples/study/run.py --workload cifar --seeds 5 --data PATH --out build/study/lossless-cifar.json
-    python examples/study/run.py --workload text --seeds 5 --data PATH --out build/study/lossless-text.json
-    python examples/study/run.py --workload optimizers --seeds 5 --out build/study/lossless-optimizers.json
+    python examples/study/run.py --workload digits --seeds 5 --out build/study/study-digits.json
+    python examples/study/run.py --workload cifar --seeds 5 --data PATH --out build/study/study-cifar.json
+    python examples/study/run.py --workload text --seeds 5 --data FILE --out build/study/study-text.json
+    python examples/study/run.py --workload redundant --seeds 5 --data PATH --out build/study/study-redundant.json
+    python examples/study/run.py --workload tail --seeds 5 --data PATH --out build/study/study-tail.json
 
-PATH for cifar is the folder that holds the official ``cifar-10-batches-py`` (https://www.cs.toronto.edu/~kriz/cifar.html, or
-``torchvision.datasets.CIFAR10(root=PATH, download=True)``) or an .npz of JPEGs; for text any file, here
+PATH is the folder that holds the official ``cifar-10-batches-py`` (https://www.cs.toronto.edu/~kriz/cifar.html, or
+``torchvision.datasets.CIFAR10(root=PATH, download=True)``) or an .npz of JPEGs; FILE is any text, here
 https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt. Without --data something that needs no
 download stands in, and the file says so. A command that was interrupted goes on where it was; runs that are done are skipped.
 """
@@ -24,43 +25,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from config import METHODS, PRESETS, Config, Optimizer, Run
+from config import PRESETS, Config, Run
+from methods import MEASURED_BY, METHODS, orphans, visits_of
 from tqdm import tqdm
 from train import train
 from workloads import Workload, open_workload
 
-from infobatch_fast import NoPruning, Policy, QuantileTiers, RandomPruning
 from infobatch_fast.machine import load, provenance
 
-Key = tuple[str, str, int]
+Key = tuple[str, float, int]  # method, rate and seed of a run
+FORM = "{l_bar}{bar}| {n:.1f}/{total:.0f} epochs [{elapsed}<{remaining}{postfix}]"
 
 
-def saved_fraction(run: dict[str, Any]) -> float:
-    return sum(run["saved"]) / len(run["saved"])
-
-
-def choose(method: str, saved: float, config: Config) -> tuple[Policy | None, int, float | None]:
-    """Policy, epochs and prune ratio of a method; ``saved`` is the fraction that "infobatch" saved with the same seed."""
-    if method == "infobatch":
-        return None, config.epochs, None
-    if method == "tiers":
-        return QuantileTiers(config.quantiles, config.tier_ratios), config.epochs, None
-    if method == "random":
-        pruned_epochs = math.floor(config.delta * config.epochs) - 1  # in the first one no sample has a score, so none is pruned
-        ratio = saved * config.epochs / pruned_epochs
-        return RandomPruning(ratio), config.epochs, ratio
-    if method == "fewer":
-        return NoPruning(), max(1, round((1 - saved) * config.epochs)), None
-    return NoPruning(), config.epochs, None
-
-
-def schedule(config: Config, seeds: int) -> Iterator[tuple[Optimizer, str, int]]:
+def schedule(config: Config, seeds: int, methods: list[str], rates: list[float]) -> Iterator[Key]:
     """Seed by seed, so that what is there after an interruption can be compared."""
     for seed in range(seeds):
-        for optimizer in config.optimizers:
-            for method in METHODS:
-                if method in config.methods:
-                    yield optimizer, method, seed
+        for rate in config.rates:
+            for name in METHODS:  # in this order: some need what another one visited
+                if rate in rates and name in methods and name in config.methods_at(rate):
+                    yield name, rate, seed
 
 
 def open_results(path: Path, head: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +66,7 @@ def shorten(value: Any) -> Any:
     return {name: shorten(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
-def write_results(path: Path, results: dict[str, Any], first: str = "optimizer") -> None:
+def write_results(path: Path, results: dict[str, Any], first: str = "method") -> None:
     """In one piece, a run a line; ``first`` is the first entry of a run."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
@@ -100,11 +83,6 @@ def open_study(config: Config, args: argparse.Namespace) -> tuple[dict[str, Any]
     return head, results, workload_of
 
 
-def mark_of(head: dict[str, Any]) -> str:
-    """Goes into the names of checkpoints, so that one of other settings is not taken up."""
-    return f"{zlib.crc32(json.dumps(head, sort_keys=True).encode()):08x}"
-
-
 def begin_session(results: dict[str, Any], script: str) -> None:
     """Notes what runs where. Where files lie is nobody's business."""
     words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
@@ -114,52 +92,53 @@ def begin_session(results: dict[str, Any], script: str) -> None:
 def study(config: Config, args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     head, results, workload_of = open_study(config, args)
-    done: dict[Key, dict[str, Any]] = {(run["optimizer"], run["method"], run["seed"]): run for run in results["runs"]}
-    todo = [job for job in schedule(config, args.seeds) if (job[0].name, *job[1:]) not in done]
+    done: dict[Key, dict[str, Any]] = {(run["method"], run["rate"], run["seed"]): run for run in results["runs"]}
+    todo = [job for job in schedule(config, args.seeds, args.methods, args.rates) if job not in done]
     print(f"{args.out}: {len(done)} runs are done, {len(todo)} to do", file=sys.stderr)
     if not todo:
         return
-    mark = mark_of(head)
+    mark = zlib.crc32(json.dumps(head, sort_keys=True).encode())  # a checkpoint of other settings is not taken up
     begin_session(results, "run.py")
 
-    for optimizer, method, seed in todo:
-        ours = done.get((optimizer.name, "infobatch", seed))
-        policy, epochs, ratio = choose(method, saved_fraction(ours) if ours else 0.0, config)
-        run = Run(optimizer.name, method, seed, epochs, ratio)
-        run.session = len(results["sessions"]) - 1
+    for name, rate, seed in todo:
         workload = workload_of(seed)
         results.update(train_size=workload.size, test_size=workload.test_size)
-        checkpoint = args.cache / f"{args.out.stem}-{mark}-{optimizer.name}-{method}-{seed}.pt"
-        title = f"{METHODS[method]}, {optimizer.name}, seed {seed}"
-        form = "{l_bar}{bar}| {n:.1f}/{total:.0f} epochs [{elapsed}<{remaining}{postfix}]"
-        with tqdm(
-            total=epochs + 1e-6, desc=title, mininterval=1.0, bar_format=form
-        ) as bar:  # the steps' parts add up to a rounding error more
-            train(run, policy, optimizer, workload, config, checkpoint, bar)
-        done[optimizer.name, method, seed] = entry = shorten(asdict(run))
+        visits = visits_of(METHODS[name], done.get((MEASURED_BY, rate, seed)), config.epochs * workload.size)
+        run = Run(name, seed, rate, visits, session=len(results["sessions"]) - 1)
+        checkpoint = args.cache / f"{args.out.stem}-{mark:08x}-{name}-{rate:g}-{seed}.pt"
+        title = f"{name}, rate x{rate:g}, seed {seed}"
+        epochs = math.ceil(config.epochs * (visits if METHODS[name].draw == "all" else 1))
+        with tqdm(total=epochs + 1e-6, desc=title, mininterval=1.0, bar_format=FORM) as bar:  # parts of epochs add up to more
+            train(run, METHODS[name], workload, config, checkpoint, bar)
+        done[name, rate, seed] = entry = shorten(asdict(run))
         results["runs"].append(entry)
         results["sessions"][-1]["load_after"] = load()
         write_results(args.out, results)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Full data, InfoBatch, random pruning and fewer epochs, with several seeds.")
-    parser.add_argument("--workload", choices=sorted(PRESETS), required=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workload", choices=PRESETS, required=True)
     parser.add_argument("--data", type=Path, help="see above; digits need none")
     parser.add_argument("--out", type=Path, required=True, help="JSON file, written after each run")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each method (default: 3)")
-    parser.add_argument("--epochs", type=int, help="instead of those of config.py; at least 3")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each method and rate (default: 3)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD", help=", ".join(METHODS))
+    parser.add_argument("--rates", nargs="+", type=float, help="multiples of the learning rate (default: those of config.py)")
+    parser.add_argument("--epochs", type=int, help="instead of those of config.py; at least 5, since half of the visits are to be saved between the full ones")
     parser.add_argument("--train-size", type=int, help="training samples, instead of those of config.py")
-    parser.add_argument("--rescale", choices=("epoch", "step"), help="that of InfoBatch (default: epoch)")
-    parser.add_argument("--by", choices=("epochs", "visits"), help="how the learning rate falls (default: epochs)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1, so that processor seconds mean something)")
     parser.add_argument("--cache", type=Path, default=Path("build/study"), help="folder for checkpoints and decoded images")
     args = parser.parse_args()
 
-    changes = {"epochs": args.epochs, "train_size": args.train_size, "rescale": args.rescale, "by": args.by}
+    changes = {"epochs": args.epochs, "train_size": args.train_size}
     config = replace(PRESETS[args.workload], **{name: value for name, value in changes.items() if value is not None})
-    if config.epochs < 3 or args.seeds < 1 or args.threads < 1 or (config.train_size or 2) < 2:
-        parser.error("needs --epochs of at least 3, --train-size of at least 2, and --seeds and --threads of at least 1")
+    args.rates = list(config.rates) if args.rates is None else args.rates
+    if config.epochs < 5 or args.seeds < 1 or args.threads < 1 or (config.train_size or 2) < 2:
+        parser.error("needs --epochs of at least 5, --train-size of at least 2, and --seeds and --threads of at least 1")
+    if unknown := set(args.rates) - set(config.rates):
+        parser.error(f"--rates {min(unknown):g}: {args.workload} has {', '.join(f'{rate:g}' for rate in config.rates)}")
+    if takers := orphans([name for name in args.methods if name in config.methods]):
+        parser.error(f"--methods: {takers} make as many visits as {MEASURED_BY} does: name it too")
     if args.data and config.workload == "digits":
         parser.error(f"--data {args.data}: digits come with scikit-learn, leave it out")
     if args.data and not args.data.exists():

@@ -13,10 +13,11 @@ from typing import Any, Protocol
 import torch
 from clock import Clock
 from config import Config, Optimizer, Run
+from methods import DELTA, Method
 from torch import nn
 from workloads import Workload
 
-from infobatch_fast import InfoBatch, Policy
+from infobatch_fast import InfoBatch
 
 
 class Bar(Protocol):
@@ -30,13 +31,7 @@ def make_optimizer(model: nn.Module, choice: Optimizer) -> torch.optim.Optimizer
     arguments = {"lr": choice.rate, "weight_decay": choice.weight_decay}
     if choice.name == "sgd":
         return torch.optim.SGD(model.parameters(), momentum=0.9, nesterov=True, **arguments)
-    if choice.name == "adamw":
-        return torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), **arguments)
-    try:
-        import pytorch_optimizer  # noqa: PLC0415  (only these two need it)
-    except ImportError as error:
-        raise SystemExit(f"optimizer {choice.name!r} needs: pip install 'pytorch_optimizer>=3.0'") from error
-    return {"lars": pytorch_optimizer.LARS, "lamb": pytorch_optimizer.Lamb}[choice.name](model.parameters(), **arguments)
+    return torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), **arguments)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, peak: float, warmup: float, progress: float) -> None:
@@ -46,35 +41,18 @@ def set_rate(optimizer: torch.optim.Optimizer, peak: float, warmup: float, progr
         group["lr"] = rate
 
 
-def batch_edges(kept: int, config: Config) -> list[int]:
-    """Where the batches of an epoch begin and end, as positions in its order."""
-    steps = math.ceil(kept / config.batch_size)
-    if config.batching == "even":
-        return [kept * step // steps for step in range(steps + 1)]
-    return [*range(0, kept, config.batch_size), kept]
+def batch_edges(kept: int, batch_size: int) -> list[int]:
+    """Where the batches of an epoch begin and end, as positions in its order.
 
-
-def describe_scores(pruner: InfoBatch) -> dict[str, float] | None:
-    """The distribution of the known losses; None where there is none yet."""
-    scores = pruner.scores()
-    known = scores[scores.isfinite()].double()
-    if known.numel() < 2:
-        return None
-    mean, deviation = known.mean(), known.std(correction=0)
-    return {
-        "seen": known.numel(),
-        "mean": float(mean),
-        "median": float(known.median()),
-        "deviation": float(deviation),
-        "skewness": float((((known - mean) / deviation) ** 3).mean()),
-        "below_mean": float((known < mean).double().mean()),
-    }
+    They are of equal size, give or take one: a last batch of a few samples would be noise to batch normalisation.
+    """
+    steps = math.ceil(kept / batch_size)
+    return [kept * step // steps for step in range(steps + 1)]
 
 
 def train(
     run: Run,
-    policy: Policy | None,
-    choice: Optimizer,
+    method: Method,
     workload: Workload,
     config: Config,
     checkpoint: Path,
@@ -82,40 +60,45 @@ def train(
     checkpoint_seconds: float = 10.0,
     look: Callable[[int, InfoBatch, nn.Module], None] | None = None,
 ) -> None:
-    """Trains and fills in ``run``. ``policy`` None is the paper's mean threshold; ``look`` is called at the end of each epoch."""
+    """Trains and fills in ``run``, whose visits and rate count; ``look`` is called at the end of each epoch.
+
+    Full epochs alone end in the middle of one, as soon as they have as many visits as were asked for.
+    """
     torch.manual_seed(run.seed)
-    model = workload.make_model()
-    optimizer = make_optimizer(model, choice)
+    model, peak = workload.make_model(), run.rate * config.optimizer.rate
+    optimizer = make_optimizer(model, config.optimizer)
     generator = torch.Generator().manual_seed(run.seed)
+    policy = method.policy(run.visits, config.epochs)
     pruner = InfoBatch(
-        workload.size, run.epochs, delta=config.delta, policy=policy, seed=run.seed, device="cpu", rescale=config.rescale
+        workload.size, config.epochs, delta=DELTA, policy=policy, seed=run.seed, device="cpu", rescale=method.rescale
     )
+    run.policy = repr(policy)
+    part = run.visits if method.draw == "all" else 1.0  # of the pruner's visits that this run makes
+    limit = round(part * config.epochs * workload.size)
     clock, step = Clock(), 0
     if checkpoint.exists():
         clock, step = load(checkpoint, run, model, optimizer, pruner, generator)
-        bar.update(len(run.metric))
+        bar.update(len(run.visited))
     saved_at = time.monotonic()
 
-    for epoch in range(len(run.metric), run.epochs):
+    for epoch in range(len(run.visited), config.epochs):
         pruner.set_epoch(epoch)
-        if len(run.scores) == epoch:  # otherwise the epoch was under way when it was interrupted
-            run.scores.append(describe_scores(pruner))
         clock.start()
         with clock.in_sampler():
             order = pruner.sampler.indices()  # here the plan is made; after an interruption, what is left of it
             stats = pruner.stats
-        steps = math.ceil(stats.kept / config.batch_size)
-        edges = batch_edges(stats.kept, config)
-        visited = stats.kept - len(order)
+        kept = min(stats.kept, limit - sum(run.visited))
+        edges = batch_edges(kept, config.batch_size)
+        visited, steps = stats.kept - len(order), len(edges) - 1
         for first, end in pairwise(edges[step:]):
             index = order[first - visited : end - visited]
-            done = (epoch + step / steps) / run.epochs if config.by == "epochs" else pruner.visited_fraction
-            set_rate(optimizer, choice.rate, config.warmup, done)
+            done = (epoch + step / steps) / config.epochs if method.by == "epochs" else pruner.visited_fraction / part
+            set_rate(optimizer, peak, config.warmup, done)
             losses = workload.losses(model, index, generator)
             with clock.in_sampler():
                 loss = pruner.update(index, losses)
             optimizer.zero_grad()
-            loss.backward()
+            (loss if method.weighted else losses.mean()).backward()
             optimizer.step()
             step += 1
             if time.monotonic() - saved_at >= checkpoint_seconds:
@@ -126,18 +109,16 @@ def train(
             bar.update(1 / steps)
         clock.stop()
 
-        last = epoch == run.epochs - 1
-        size = workload.test_size if last else min(config.curve_size or workload.test_size, workload.test_size)
-        run.metric.append(workload.evaluate(model, size))
-        run.visited.append(stats.kept)
-        run.saved.append(stats.saved_fraction)
-        run.thresholds.append([threshold for threshold in stats.thresholds if math.isfinite(threshold)])
-        for name in ("wall", "cpu", "sampler"):
-            getattr(run, name).append(getattr(clock, name))
-        clock, step = Clock(), 0
+        step = 0
+        run.visited.append(kept)
+        run.noise.append(pruner.stats.added_noise)
         if look is not None:
             look(epoch, pruner, model)
-        bar.set_postfix_str(f"{run.metric[-1]:.4f}, kept {stats.kept / workload.size:.0%}", refresh=False)
+        bar.set_postfix_str(f"kept {kept / workload.size:.0%}", refresh=False)
+        if sum(run.visited) == limit:
+            break
+    run.accuracy, run.nll = workload.evaluate(model)
+    run.wall, run.cpu, run.sampler = clock.wall, clock.cpu, clock.sampler
     checkpoint.unlink(missing_ok=True)
 
 
@@ -175,7 +156,7 @@ def load(
     pruner: InfoBatch,
     generator: torch.Generator,
 ) -> tuple[Clock, int]:
-    """Restores everything in place; returns the clock of the epoch in progress and the steps that it has done."""
+    """Restores everything in place; returns the clock of the run and the steps that the epoch in progress has done."""
     state = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from sources import Bytes, Pictures, load_cifar, load_digits_pictures, load_text
 from torch import Tensor, nn
 
 EVALUATION_BATCH = 500
+TAIL = 50.0  # how many times more samples the first class of a long tail has than the last
 
 
 class Workload(ABC):
@@ -32,17 +32,40 @@ class Workload(ABC):
         """Per-sample losses [B] of the training samples ``index`` [B], augmented by draws from ``generator``."""
 
     @abstractmethod
-    def quality(self, model: nn.Module, start: int, stop: int) -> Tensor:
-        """What the test samples [start, stop) contribute to the metric, summed."""
+    def predict(self, model: nn.Module, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Logits float32 [M, classes] and targets int64 [M] of the test samples [start, stop)."""
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module, size: int) -> float:
-        """The metric over the first ``size`` test samples."""
+    def evaluate(self, model: nn.Module) -> tuple[float, float]:
+        """Accuracy and mean negative log-likelihood in nats, over all test samples."""
         model.eval()
-        starts = range(0, size, EVALUATION_BATCH)
-        total = sum(float(self.quality(model, start, min(start + EVALUATION_BATCH, size))) for start in starts)
+        correct = nll = count = 0.0
+        for start in range(0, self.test_size, EVALUATION_BATCH):
+            logits, targets = self.predict(model, start, min(start + EVALUATION_BATCH, self.test_size))
+            correct += float((logits.argmax(1) == targets).sum())
+            nll += float(F.cross_entropy(logits, targets, reduction="sum"))
+            count += len(targets)
         model.train()
-        return total / size
+        return correct / count, nll / count
+
+
+def choose(order: Tensor, labels: Tensor, size: int, mix: str) -> Tensor:
+    """Which samples are trained on, of those that ``order`` [M] names.
+
+    Args:
+        order: Samples in random order.
+        labels: Of all samples, 0 to 9.
+        size: How many to take.
+        mix: That of ``Config``. In a "tail" each class has 50^(-1/9) times the samples of the one before; this form of long-tailed
+            CIFAR is that of Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019.
+    """
+    if mix == "redundant":
+        return order[: size // 5].repeat(5)
+    if mix == "tail":
+        share = TAIL ** -(torch.arange(10) / 9)
+        counts = (size * share / share.sum()).round().int().tolist()
+        return torch.cat([order[labels[order] == label][:count] for label, count in enumerate(counts)])
+    return order[:size]
 
 
 class Images(Workload):
@@ -56,7 +79,7 @@ class Images(Workload):
             test_images, test_labels = pictures.images[test], pictures.labels[test]
         else:
             test_images, test_labels = pictures.test_images, pictures.test_labels
-        train = order[: config.train_size]
+        train = choose(order, pictures.labels, config.train_size or len(order), config.mix)
         images = pictures.images[train]
         self.config, self.mirror, self.side, self.classes = config, mirror, images.shape[1], 10
         self.size, self.test_size = len(images), len(test_images)
@@ -88,14 +111,14 @@ class Images(Workload):
         planes = ((images.float() - self.mean) / self.scale).permute(0, 3, 1, 2)
         return model(planes)
 
-    def quality(self, model: nn.Module, start: int, stop: int) -> Tensor:
-        return (self.logits(model, self.test_images[start:stop]).argmax(1) == self.test_labels[start:stop]).sum()
+    def predict(self, model: nn.Module, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        return self.logits(model, self.test_images[start:stop]), self.test_labels[start:stop]
 
 
 class Text(Workload):
     """Windows of the text that do not overlap are the samples; a sample's loss is the mean over its bytes.
 
-    The last tenth of the text is for validation: its loss is given in bits a byte.
+    The last tenth of the text is for testing, and counts byte by byte.
     """
 
     def __init__(self, source: Bytes, config: Config) -> None:
@@ -114,15 +137,14 @@ class Text(Workload):
         return GPT(**self.config.sizes)
 
     def losses(self, model: nn.Module, index: Tensor, generator: torch.Generator) -> Tensor:
-        return self._losses(model, self.train[index])
-
-    def _losses(self, model: nn.Module, windows: Tensor) -> Tensor:
+        windows = self.train[index]
         logits = model(windows[:, :-1])
         losses = F.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten(), reduction="none")
         return losses.view(len(windows), -1).mean(1)
 
-    def quality(self, model: nn.Module, start: int, stop: int) -> Tensor:
-        return self._losses(model, self.test[start:stop]).sum() / math.log(2)
+    def predict(self, model: nn.Module, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        windows = self.test[start:stop]
+        return model(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten()
 
 
 def open_workload(config: Config, data: Path | None, cache: Path) -> tuple[str, bool, Callable[[int], Workload]]:
