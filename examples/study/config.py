@@ -11,7 +11,7 @@ AT_OTHER_RATES = (  # half of the visits, where the size of a step matters most,
     *("full", "fewer-50", "uniform-50", "uniform-50-epoch", "importance-50", "importance-50-epoch"),
     *("infobatch", "infobatch-step"),
 )
-IF_IT_PAYS = ("full", "fewer-50", "uniform-50", "importance-50", "importance-50-biased", "infobatch-large")
+IF_IT_PAYS = ("full", "fewer-50", "uniform-50", "importance-50", "importance-50-biased", "infobatch", "fewer")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Run:
         accuracy: Of the test samples, or of the bytes of the test windows.
         nll: Mean negative log-likelihood of them in nats.
         visited: Samples in each epoch.
-        noise: ``stats.added_noise`` at the end of each epoch.
+        noise: ``stats.added_noise`` of each epoch, when it is planned.
         wall, cpu: Seconds in training: wall clock, and processor time of the process. Measuring is not counted.
         sampler: Those of the wall seconds in which plans were made, indices drawn and losses recorded and weighted.
         session: Which of the file's "sessions" finished the run.

@@ -18,14 +18,14 @@ from typing import Any
 
 import torch
 from fast_images import Images
-from methods import MEASURED_BY, METHODS, visits_of
+from methods import MEASURED_BY, METHODS, orphans, visits_of
 from fast_run import run
 from fast_trainer import Setup, Trainer
-from run import open_results, shorten, write_results
+from run import begin_session, open_results, shorten, write_results
 from sources import load_cifar
 from tqdm import tqdm
 
-from infobatch_fast.machine import load, provenance
+from infobatch_fast.machine import load
 
 SETUPS = {
     "short": Setup((64, 256, 256), depth=2, epochs=16),
@@ -48,9 +48,8 @@ def main() -> None:
         parser.error(f"--seeds {args.seeds}: at least 1")
     if args.data and not args.data.exists():
         parser.error(f"--data {args.data}: there is no such file or folder")
-    if MEASURED_BY not in args.methods and any(METHODS[name].visits is None for name in args.methods):
-        dependent = ", ".join(name for name in args.methods if METHODS[name].visits is None)
-        parser.error(f"--methods: {dependent} visit as many samples as {MEASURED_BY} does: name it too")
+    if takers := orphans(args.methods):
+        parser.error(f"--methods: {takers} make as many visits as {MEASURED_BY} does: name it too")
     study(args, time.monotonic() + args.seconds)
 
 
@@ -71,8 +70,7 @@ def study(args: argparse.Namespace, deadline: float) -> None:
     print(f"{args.out}: {len(done)} runs are done, {len(todo)} to do", file=sys.stderr)
     if not todo:
         return
-    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]  # where files lie is nobody's business
-    results["sessions"].append(provenance(words, "python examples/study/fast.py"))
+    begin_session(results, "fast.py")
     trainer = Trainer(Images(pictures, device), setup)
     full = setup.epochs * (trainer.images.size // setup.batch) * setup.batch
     with tqdm(total=len(todo), unit="run") as bar:

@@ -21,14 +21,15 @@ from typing import Any
 
 import torch
 from config import PRESETS, Config, Run
+from methods import METHODS
 from noise_plans import SKIPPED, added_noise, best, norms_of, plans
 from run import begin_session, open_study, shorten, write_results
 from torch import Tensor, nn
 from tqdm import tqdm
-from train import describe_scores, train
+from train import train
 from workloads import Workload
 
-from infobatch_fast import InfoBatch, NoPruning
+from infobatch_fast import InfoBatch
 from infobatch_fast.machine import load
 
 
@@ -49,6 +50,20 @@ def look_closely(workload: Workload, model: nn.Module, generator: torch.Generato
         norms[sample] = sum(float(gradient.square().sum()) for gradient in gradients) ** 0.5
     model.train()
     return losses, norms
+
+
+def describe(scores: Tensor) -> dict[str, float]:
+    """The distribution of the recorded losses."""
+    known = scores[scores.isfinite()].double()
+    mean, deviation = known.mean(), known.std(correction=0)
+    return {
+        "seen": known.numel(),
+        "mean": float(mean),
+        "median": float(known.median()),
+        "deviation": float(deviation),
+        "skewness": float((((known - mean) / deviation) ** 3).mean()),
+        "below_mean": float((known < mean).double().mean()),
+    }
 
 
 def measure(scores: Tensor, fresh: Tensor, gradients: Tensor) -> list[dict[str, Any]]:
@@ -85,16 +100,13 @@ def trained(config: Config, workload: Workload, seed: int, args: argparse.Namesp
 
     def look(epoch: int, pruner: InfoBatch, model: nn.Module) -> None:
         if epoch + 1 in moments(config.epochs):
-            measured = measure(pruner.scores(), *look_closely(workload, model, generator))
-            found.append({"seed": seed, "epochs": epoch + 1, "scores": describe_scores(pruner), "plans": measured})
+            scores = pruner.scores()
+            measured = measure(scores, *look_closely(workload, model, generator))
+            found.append({"seed": seed, "epochs": epoch + 1, "scores": describe(scores), "plans": measured})
 
-    choice = config.optimizers[0]
-    run = Run(choice.name, "full", seed, config.epochs)
     with tqdm(total=config.epochs + 1e-6, desc=f"seed {seed}", mininterval=1.0) as bar:
         checkpoint = args.cache / f"{args.out.stem}-{seed}.pt"  # never written: a run that was interrupted begins again
-        train(run, NoPruning(), choice, workload, config, checkpoint, bar, math.inf, look)
-    for entry in found:
-        entry["metric"] = run.metric[entry["epochs"] - 1]
+        train(Run("full", seed), METHODS["full"], workload, config, checkpoint, bar, math.inf, look)
     return found
 
 

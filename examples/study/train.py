@@ -87,6 +87,8 @@ def train(
         with clock.in_sampler():
             order = pruner.sampler.indices()  # here the plan is made; after an interruption, what is left of it
             stats = pruner.stats
+        if len(run.noise) == epoch:  # otherwise the epoch was under way when it was interrupted
+            run.noise.append(stats.added_noise)
         kept = min(stats.kept, limit - sum(run.visited))
         edges = batch_edges(kept, config.batch_size)
         visited, steps = stats.kept - len(order), len(edges) - 1
@@ -111,7 +113,6 @@ def train(
 
         step = 0
         run.visited.append(kept)
-        run.noise.append(pruner.stats.added_noise)
         if look is not None:
             look(epoch, pruner, model)
         bar.set_postfix_str(f"kept {kept / workload.size:.0%}", refresh=False)

@@ -1,4 +1,4 @@
-"""examples/study: interrupted anywhere and resumed it gives the same numbers, finished runs are skipped, its report adds up."""
+"""examples/study: interrupted anywhere and resumed it gives the same numbers, each method does what its name says."""
 
 import json
 import math
@@ -22,27 +22,19 @@ for needed in ("sklearn", "tqdm", "matplotlib", "scipy"):
 preload("sklearn.datasets", "tqdm", "matplotlib.pyplot", "scipy.stats")
 STUDY = Path(__file__).parents[2] / "examples" / "study"
 sys.path.insert(0, str(STUDY))
-from config import METHODS, PRESETS, Config, Optimizer, Run  # noqa: E402
-from intervals import difference  # noqa: E402
+from config import AT_OTHER_RATES, PRESETS, Config, Optimizer, Run  # noqa: E402
+from methods import METHODS, orphans, visits_of  # noqa: E402
 from models import GPT  # noqa: E402
-from run import choose  # noqa: E402
-from saving import saving_table  # noqa: E402
 from sources import load_cifar  # noqa: E402
 from train import batch_edges, train  # noqa: E402
-from workloads import open_workload  # noqa: E402
+from workloads import choose, open_workload  # noqa: E402
 
 TIMES = ("wall", "cpu", "sampler", "interruptions", "session")
 TINY = {
-    "digits": replace(PRESETS["digits"], epochs=4, train_size=300),
-    "cifar": replace(
-        PRESETS["cifar"], epochs=3, batch_size=32, train_size=200, sizes={"model": "cnn", "widths": [4, 4]}, curve_size=50
-    ),
+    "digits": replace(PRESETS["digits"], epochs=6, train_size=300),
+    "cifar": replace(PRESETS["cifar"], epochs=6, batch_size=32, train_size=100, sizes={"model": "cnn", "widths": [4, 4]}),
     "text": replace(
-        PRESETS["text"],
-        epochs=3,
-        train_size=200,
-        sizes={"context": 16, "layers": 1, "width": 16, "heads": 2},
-        curve_size=100,
+        PRESETS["text"], epochs=6, train_size=100, sizes={"context": 16, "layers": 1, "width": 16, "heads": 2}
     ),
 }
 
@@ -62,13 +54,13 @@ class Bar:
         pass
 
 
-def train_tiny(config: Config, checkpoint: Path, *steps: float) -> dict[str, Any]:
-    """Trains with InfoBatch, interrupted at each of ``steps`` (counted anew after each restart)."""
+def train_tiny(config: Config, checkpoint: Path, *steps: float, method: str = "infobatch", visits: float = 1.0) -> dict[str, Any]:
+    """Trains, interrupted at each of ``steps`` (counted anew after each restart)."""
     _, _, workload_of = open_workload(config, None, checkpoint.parent)
     for step in (*steps, math.inf):
-        run = Run(config.optimizers[0].name, "infobatch", 1, config.epochs)
+        run = Run(method, 1, visits=visits)
         try:
-            train(run, None, config.optimizers[0], workload_of(1), config, checkpoint, Bar(step), checkpoint_seconds=0.0)
+            train(run, METHODS[method], workload_of(1), config, checkpoint, Bar(step), checkpoint_seconds=0.0)
         except KeyboardInterrupt:
             assert step < math.inf
             torch.manual_seed(99)  # a new process would not have the old one's random state either
@@ -77,19 +69,14 @@ def train_tiny(config: Config, checkpoint: Path, *steps: float) -> dict[str, Any
     return asdict(run)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{"batching": "even"}, {"batching": "remainder"}, {"by": "visits", "rescale": "step"}],
-    ids=lambda settings: "-".join(settings.values()),
-)
+@pytest.mark.parametrize("method", ["infobatch", "importance-50", "fewer-50"])
 @pytest.mark.parametrize("workload", TINY)
-def test_a_run_that_was_interrupted_gives_the_same_result(workload: str, settings: dict[str, Any], tmp_path: Path) -> None:
-    config = replace(TINY[workload], **settings)
-    whole = train_tiny(config, tmp_path / "a.pt")
-    assert 0 < whole["saved"][1] < 0.5
-    assert whole["saved"][0] == whole["saved"][-1] == 0
-    assert len(whole["metric"]) == len(whole["scores"]) == config.epochs
-    parts = train_tiny(config, tmp_path / "b.pt", 2, 4, 3)
+def test_a_run_that_was_interrupted_gives_the_same_result(workload: str, method: str, tmp_path: Path) -> None:
+    config, visits = TINY[workload], METHODS[method].visits or 1.0
+    whole = train_tiny(config, tmp_path / "a.pt", method=method, visits=visits)
+    assert len(whole["visited"]) == len(whole["noise"]) == (3 if method == "fewer-50" else 6)
+    assert (whole["noise"][1] > 0) == (whole["visited"][1] < config.train_size) == (method != "fewer-50")
+    parts = train_tiny(config, tmp_path / "b.pt", 2, 4, 3, method=method, visits=visits)
     assert parts["interruptions"] == 3
     assert [path.name for path in tmp_path.iterdir()] == [], "a finished run leaves no checkpoint"
     for name, value in whole.items():
@@ -100,113 +87,151 @@ def test_a_run_that_was_interrupted_gives_the_same_result(workload: str, setting
 def test_a_run_that_was_interrupted_after_the_last_step_of_an_epoch_goes_on_with_its_measurement(tmp_path: Path) -> None:
     config = TINY["digits"]
     steps = math.ceil(300 / config.batch_size)
-    assert train_tiny(config, tmp_path / "b.pt", steps)["metric"] == train_tiny(config, tmp_path / "a.pt")["metric"]
+    assert train_tiny(config, tmp_path / "b.pt", steps)["nll"] == train_tiny(config, tmp_path / "a.pt")["nll"]
 
 
-def test_even_batches_hold_every_sample_and_none_is_small() -> None:
-    config = replace(TINY["digits"], batch_size=64)
+def test_batches_hold_every_sample_and_none_is_small() -> None:
     for kept in (1, 63, 64, 65, 129, 1000):
-        edges = batch_edges(kept, config)
+        edges = batch_edges(kept, 64)
         sizes = [end - first for first, end in pairwise(edges)]
         assert (edges[0], edges[-1], len(sizes)) == (0, kept, math.ceil(kept / 64))
         assert max(sizes) <= 64
         assert max(sizes) - min(sizes) <= 1
-    assert batch_edges(129, replace(config, batching="remainder")) == [0, 64, 128, 129]
 
 
-def test_a_schedule_by_visits_is_another_run_and_ends_where_the_run_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shares: dict[str, list[float]] = {"epochs": [], "visits": []}
-    for by, seen in shares.items():
-        monkeypatch.setattr("train.set_rate", lambda optimizer, peak, warmup, share, seen=seen: seen.append(share))
-        train_tiny(replace(TINY["digits"], by=by), tmp_path / "a.pt")
-    assert len(shares["epochs"]) == len(shares["visits"])
-    last = math.ceil(300 / 64)  # steps of the full epoch at the end
-    assert shares["epochs"][-last] == 0.75
-    assert shares["visits"][-last] < 0.75
-    assert shares["visits"] == pytest.approx([step / len(shares["visits"]) for step in range(len(shares["visits"]))], abs=0.1)
+@pytest.mark.parametrize("name", ["full", "fewer-50", "fewer-70", "uniform-50", "uniform-70", "importance-50", "importance-70"])
+def test_a_method_makes_the_visits_of_its_name(name: str, tmp_path: Path) -> None:
+    config, wanted = replace(TINY["digits"], epochs=16), METHODS[name].visits
+    assert wanted is not None
+    visited = sum(train_tiny(config, tmp_path / "a.pt", method=name, visits=wanted)["visited"]) / (16 * 300)
+    assert visited == pytest.approx(wanted, abs=1e-9 if METHODS[name].draw == "all" else 0.02)
+
+
+@pytest.mark.parametrize("end", ["", "-early", "-large", "-epoch"])
+def test_a_method_has_the_steps_and_the_schedule_of_its_name(end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares: list[float] = []
+    weights: list[float] = []
+    update = train.__globals__["InfoBatch"].update
+
+    def noted(self: Any, index: Any, losses: Any) -> Any:
+        weights.append(float(self.weights(index).mean()))
+        return update(self, index, losses)
+
+    monkeypatch.setattr("train.InfoBatch.update", noted)
+    monkeypatch.setattr("train.set_rate", lambda optimizer, peak, warmup, share: shares.append(share))
+    run = train_tiny(TINY["digits"], tmp_path / "a.pt", method=f"uniform-50{end}", visits=0.5)
+    full = math.ceil(300 / 64)
+    pruned = slice(full, full + sum(math.ceil(kept / 64) for kept in run["visited"][1:5] if kept < 300))
+    size = np.mean(weights[pruned])
+    assert size == pytest.approx(1.0, abs=0.25) if end in ("", "-early") else size > 2
+    assert weights[0] == weights[-1] == 1.0
+    last = shares[-full]  # where the full epoch at the end begins
+    by_epochs = end in ("-early", "-epoch")
+    assert last == pytest.approx(5 / 6 if by_epochs else 1 - 300 / sum(run["visited"]), abs=0.01 if by_epochs else 0.05)
+
+
+def test_full_epochs_that_end_early_end_their_schedule_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares: list[float] = []
+    monkeypatch.setattr("train.set_rate", lambda optimizer, peak, warmup, share: shares.append(share))
+    run = train_tiny(TINY["digits"], tmp_path / "a.pt", method="fewer-70", visits=0.7)
+    assert run["visited"] == [300, 300, 300, 300, 60]
+    assert shares[0] == 0.0
+    assert shares[-1] == pytest.approx(1 - 60 / 1260)
+
+
+def test_a_biased_run_has_the_plain_mean_of_its_losses(tmp_path: Path) -> None:
+    biased, weighted = (
+        train_tiny(TINY["digits"], tmp_path / "a.pt", method=name, visits=0.5) for name in ("importance-50-biased", "importance-50")
+    )
+    assert biased["visited"][:2] == weighted["visited"][:2]
+    assert biased["nll"] != weighted["nll"]
+
+
+def test_importance_sampling_keeps_each_sample_with_at_least_half_of_the_mean_probability() -> None:
+    policy = METHODS["importance-50"].policy(0.5, 16)
+    assert policy.saved_fraction == pytest.approx(0.5 * 16 / 13, abs=1e-6)  # type: ignore[attr-defined]
+    assert policy.min_keep == pytest.approx((1 - 0.5 * 16 / 13) / 2, abs=1e-6)  # type: ignore[attr-defined]
+
+
+def test_methods_without_visits_of_their_own_take_those_of_infobatch() -> None:
+    done = {"visited": [100, 50, 60]}
+    assert visits_of(METHODS["uniform"], done, 300) == 0.7
+    assert visits_of(METHODS["uniform-50"], done, 300) == 0.5
+    assert visits_of(METHODS["infobatch-step"], done, 300) == 1
+    assert orphans(["full", "fewer", "infobatch-step", "uniform"]) == "fewer, uniform"
+    assert orphans(["fewer", "infobatch"]) == ""
+
+
+def test_redundant_images_stand_five_times_and_a_tail_has_fewer_of_each_class() -> None:
+    labels = torch.arange(10).repeat_interleave(500)
+    order = torch.randperm(5000)
+    redundant = choose(order, labels, 1000, "redundant")
+    assert redundant.bincount(minlength=5000).unique().tolist() == [0, 5]
+    assert len(redundant) == 1000
+    tail = choose(order, labels, 1000, "tail")
+    counts = labels[tail].bincount()
+    assert len(tail.unique()) == len(tail)
+    assert counts.sum() == pytest.approx(1000, abs=5)
+    assert counts[0] / counts[9] == pytest.approx(50, rel=0.1)
+    assert all(counts[:-1] > counts[1:])
+    assert choose(order, labels, 1000, "plain").tolist() == order[:1000].tolist()
 
 
 def command(folder: Path, *arguments: str) -> list[str]:
-    line = ["--workload", "digits", "--epochs", "4", "--train-size", "300", *arguments]
-    return [*line, "--out", str(folder / "lossless-digits.json"), "--cache", str(folder / "cache")]
+    line = ["--workload", "digits", "--epochs", "6", "--train-size", "200", *arguments]
+    return [*line, "--out", str(folder / "study-digits.json"), "--cache", str(folder / "cache")]
 
 
-def test_the_command_writes_every_run_skips_those_that_are_done_and_its_report_fills_the_document(tmp_path: Path) -> None:
+def test_the_command_writes_every_run_and_skips_those_that_are_done(tmp_path: Path) -> None:
     line = [sys.executable, str(STUDY / "run.py"), *command(tmp_path, "--seeds", "1")]
     first = subprocess.run(line, capture_output=True, text=True, timeout=900, check=False)
     assert first.returncode == 0, first.stderr
-    path = tmp_path / "lossless-digits.json"
+    path = tmp_path / "study-digits.json"
     once = json.loads(path.read_text())
-    assert [run["method"] for run in once["runs"]] == list(METHODS)
-    ours, random, fewer = (once["runs"][list(METHODS).index(name)] for name in ("infobatch", "random", "fewer"))
-    assert sum(random["saved"]) == pytest.approx(sum(ours["saved"]), abs=0.25)
-    assert len(fewer["metric"]) == round(4 * (1 - sum(ours["saved"]) / 4))
+    methods = PRESETS["digits"].methods
+    assert [(run["rate"], run["method"]) for run in once["runs"]] == [
+        *((1.0, name) for name in METHODS if name in methods),
+        *((rate, name) for rate in (0.5, 2.0) for name in METHODS if name in AT_OTHER_RATES),
+    ]
+    runs = {run["method"]: run for run in once["runs"] if run["rate"] == 1}
+    for name in ("fewer", "uniform"):
+        assert runs[name]["visits"] == pytest.approx(sum(runs["infobatch"]["visited"]) / 1200, rel=1e-5)
+        assert sum(runs[name]["visited"]) == pytest.approx(sum(runs["infobatch"]["visited"]), abs=0 if name == "fewer" else 60)
 
     again = run_script(STUDY / "run.py", *command(tmp_path, "--seeds", "1"))
     assert "0 to do" in again.stderr
     assert json.loads(path.read_text()) == once
-    del once["runs"][2:]  # as if it had been interrupted in the third run
+    uniform = once["runs"].index(runs["uniform"])
+    del once["runs"][uniform:]  # as if it had been interrupted there
     path.write_text(json.dumps(once))
-    more = run_script(STUDY / "run.py", *command(tmp_path, "--seeds", "2"))
+    more = run_script(STUDY / "run.py", *command(tmp_path, "--seeds", "2", "--rates", "1", "--methods", "full", "infobatch", "uniform"))
     assert more.returncode == 0, more.stderr
     twice = json.loads(path.read_text())
-    assert len(twice["runs"]) == 10
-    assert twice["runs"][:2] == once["runs"]
-    assert twice["runs"][3]["prune_ratio"] == random["prune_ratio"]
-    assert twice["runs"][3]["metric"] == random["metric"]
+    assert twice["runs"][:uniform] == once["runs"]
+    assert [(run["method"], run["seed"]) for run in twice["runs"][uniform:]] == [
+        *(("uniform", 0), ("full", 1), ("infobatch", 1), ("uniform", 1)),
+    ]
+    assert {name: value for name, value in twice["runs"][uniform].items() if name not in TIMES} == {
+        name: value for name, value in runs["uniform"].items() if name not in TIMES
+    }
     assert len(twice["sessions"]) == 2
 
-    refused = run_script(STUDY / "run.py", *command(tmp_path, "--seeds", "1", "--epochs", "5"))
+    refused = run_script(STUDY / "run.py", *command(tmp_path, "--seeds", "1", "--epochs", "7"))
     assert refused.returncode != 0
     assert "its config is" in refused.stderr
 
-    document = tmp_path / "study.md"
-    saving = "<!-- study:saving:begin -->\n<!-- study:saving:end -->\n"
-    document.write_text(f"before\n<!-- study:digits:begin -->\nold\n<!-- study:digits:end -->\n{saving}after\n")
-    told = run_script(STUDY / "report.py", str(path), "--document", str(document), "--pictures", str(tmp_path / "png"))
-    assert told.returncode == 0, told.stderr
-    text = document.read_text()
-    assert text.startswith("before\n<!-- study:digits:begin -->\n| method")
-    assert text.endswith("<!-- study:saving:end -->\nafter\n")
-    assert "\n| digits | 4 | " in text, "epochs 1 and 2 of two seeds are pruned"
-    assert "\nold\n" not in text
-    assert "| random pruning | 2 |" in text
-    assert (tmp_path / "png" / "digits.png").stat().st_size > 10_000
 
-
-def test_the_table_of_savings_tells_what_was_saved_and_how_it_hangs_together_with_the_losses() -> None:
-    def scores(median: float, skewness: float, below: float) -> dict[str, float]:
-        return {"mean": 2.0, "median": median, "skewness": skewness, "below_mean": below}
-
-    run = {"method": "infobatch", "saved": [0.0, 0.25, 0.35, 0.4, 0.0]}
-    run["scores"] = [None, scores(2.0, 0.0, 0.5), scores(1.5, 2.0, 0.6), scores(1.25, 3.0, 0.75), scores(1.0, 9.0, 0.9)]
-    other = {"method": "full", "saved": [0.0] * 5, "scores": run["scores"]}
-    results = {"config": {"optimizers": [{}], "prune_ratio": 0.5}, "runs": [run, other]}
-    several = {"config": {"optimizers": [{}, {}], "prune_ratio": 0.5}, "runs": [run]}
-    head, rule, line = saving_table({"x": results, "y": several}).split("\n")
-    assert head.count("|") == rule.count("|") == line.count("|")
-    assert line == ("| x | 3 | 1.00 to 0.62 | 0.0 to 3.0 | 50 to 75 % | 25 to 40 %, mean 33 % | 5.0 points | -1.00 | 1.00 |")
-
-
-def test_intervals_are_those_of_a_paired_t_test() -> None:
-    one = {seed: {"x": value} for seed, value in enumerate((3.0, 5.0, 10.0))}
-    other = {seed: {"x": value} for seed, value in enumerate((2.0, 3.0, 7.0, 100.0))}
-    found = difference(one, other, lambda run: run["x"])  # 1, 2, 3: mean 2, deviation 1, t(0.975, 2) = 4.3027
-    assert found is not None
-    assert (found.mean, found.pairs) == (2.0, 3)
-    assert found.half_width == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
-    assert not found.is_resolved
-    same = difference({0: {"x": 1.0}, 1: {"x": 2.0}}, {0: {"x": 0.0}, 1: {"x": 1.0}}, lambda run: run["x"])
-    assert same is not None
-    assert not same.is_resolved, "two equal differences do not show that there is no spread"
-
-
-def test_random_pruning_saves_what_infobatch_saved() -> None:
-    config = PRESETS["cifar"]
-    _, epochs, ratio = choose("random", 0.26, config)
-    assert ratio is not None
-    pruned = [epoch for epoch in range(1, epochs) if epoch < math.floor(config.delta * epochs)]
-    assert ratio * len(pruned) == pytest.approx(0.26 * epochs)
+def test_what_cannot_be_run_is_refused(tmp_path: Path) -> None:
+    for words, told in {
+        ("--epochs", "4"): "--epochs of at least 5",
+        ("--seeds", "0"): "--seeds and --threads of at least 1",
+        ("--rates", "3"): "--rates 3: digits has 1, 0.5, 2",
+        ("--methods", "full", "uniform"): "--methods: uniform make as many visits as infobatch does: name it too",
+        ("--data", str(tmp_path)): "digits come with scikit-learn",
+    }.items():
+        refused = run_script(STUDY / "run.py", "--workload", "digits", "--out", str(tmp_path / "x.json"), *words)
+        assert refused.returncode == 2
+        assert told in refused.stderr
 
 
 def test_cifar_is_read_from_the_official_archive_and_from_jpegs(tmp_path: Path) -> None:
@@ -249,9 +274,8 @@ def test_the_model_of_text_sees_no_byte_before_its_turn() -> None:
     torch.testing.assert_close(model(tokens)[:, :20], model(changed)[:, :20])
 
 
-def test_all_four_optimizers_train(tmp_path: Path) -> None:
-    pytest.importorskip("pytorch_optimizer")
-    for choice in PRESETS["optimizers"].optimizers:
-        assert isinstance(choice, Optimizer)
-        run = train_tiny(replace(TINY["digits"], optimizers=(choice,), epochs=8), tmp_path / "o.pt")
-        assert run["metric"][-1] > 0.3, choice
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_both_optimizers_train(name: str, tmp_path: Path) -> None:
+    rate = {"sgd": 0.02, "adamw": 3e-3}[name]
+    run = train_tiny(replace(TINY["digits"], optimizer=Optimizer(name, rate, 5e-4), epochs=8), tmp_path / "o.pt")
+    assert run["accuracy"] > 0.5
