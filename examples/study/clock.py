@@ -19,6 +19,10 @@ class Clock:
     def __init__(self, wall: float = 0.0, cpu: float = 0.0, sampler: float = 0.0) -> None:
         self.wall, self.cpu, self.sampler = wall, cpu, sampler
 
+    @property
+    def seconds(self) -> tuple[float, float, float]:
+        return self.wall, self.cpu, self.sampler
+
     def start(self) -> None:
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 

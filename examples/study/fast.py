@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 from fast_images import Images
-from methods import MEASURED_BY, METHODS, orphans, visits_of
 from fast_run import run
 from fast_trainer import Setup, Trainer
+from methods import MEASURED_BY, METHODS, orphans, visits_of
 from run import begin_session, open_results, shorten, write_results
 from sources import load_cifar
 from tqdm import tqdm

@@ -7,8 +7,8 @@ import time
 from typing import Any
 
 import torch
-from methods import DELTA, Method
 from fast_trainer import Trainer
+from methods import DELTA, Method
 
 from infobatch_fast import InfoBatch
 

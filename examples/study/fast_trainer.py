@@ -9,8 +9,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from fast_images import CLASSES, Images
-from methods import METHODS, Method
 from fast_network import PATCH, Network
+from methods import METHODS, Method
 
 from infobatch_fast import InfoBatch
 

@@ -63,11 +63,7 @@ def rows_to(rival: str) -> list[Row]:
 
 
 def rows_of_steps() -> list[Row]:
-    return [
-        (f"{draw}: {title}", forms[new], forms[old])
-        for draw, forms in FORMS.items()
-        for title, (old, new) in CHANGES.items()
-    ]
+    return [(f"{draw}: {title}", forms[new], forms[old]) for draw, forms in FORMS.items() for title, (old, new) in CHANGES.items()]
 
 
 def noise(series: Sequence[Series]) -> str:
@@ -100,10 +96,10 @@ def study_tables(series: list[Series]) -> dict[str, str]:
 
 def everything(series: list[Series]) -> str:
     parts = [
-        "# All runs of the study\n\n`examples/study/report.py` makes this page of the JSON files beside it; [study.md]"
-        "(../../docs/study.md) says what follows. ± is the standard deviation over the seeds. Differences are paired by seed, with 95 % "
-        "intervals, in bold where zero lies outside; they are not corrected for how many of them there are. Likelihood is the "
-        "negative one: less is better. Added noise is that of uniform pruning at the same visits times this."
+        "# All runs of the study\n\n`examples/study/report.py` makes this page of the JSON files beside it; "
+        "[study.md](../../docs/study.md) says what follows. ± is the standard deviation over the seeds. Differences are paired by "
+        "seed, with 95 % intervals, in bold where zero lies outside; they are not corrected for how many of them there are. "
+        "Likelihood is the negative one: less is better. Added noise is 1 for uniform pruning."
     ]
     for one in series:
         rate = f", learning rate x{one.rate:g}" if one.rate != 1 else ""

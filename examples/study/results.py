@@ -110,8 +110,8 @@ def cpu_note(results: dict[str, Any]) -> str:
     config, last = results["config"], results["sessions"][-1]
     machine, versions = last["machine"], last["versions"]
     return (
-        f"{results['data']}; {results['train_size']:,} training and {results['test_size']:,} test samples, {config['epochs']} epochs in "
-        f"full, batches of {config['batch_size']}, {config['optimizer']['name']}, peak learning rate "
+        f"{results['data']}; {results['train_size']:,} training and {results['test_size']:,} test samples, {config['epochs']} "
+        f"epochs in full, batches of {config['batch_size']}, {config['optimizer']['name']}, peak learning rate "
         f"{config['optimizer']['rate']:g}. Made at {commits_of(results['sessions'])}, {results['threads']} thread(s) of "
         f"{machine['cores']} shared cores, {machine['cpu']}, Python {versions['python']}, torch {versions['torch']}."
     )

@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="runs of each method and rate (default: 3)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD", help=", ".join(METHODS))
     parser.add_argument("--rates", nargs="+", type=float, help="multiples of the learning rate (default: those of config.py)")
-    parser.add_argument("--epochs", type=int, help="instead of those of config.py; at least 5, since half of the visits are to be saved between the full ones")
+    parser.add_argument("--epochs", type=int, help="instead of those of config.py; at least 5")
     parser.add_argument("--train-size", type=int, help="training samples, instead of those of config.py")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1, so that processor seconds mean something)")
     parser.add_argument("--cache", type=Path, default=Path("build/study"), help="folder for checkpoints and decoded images")

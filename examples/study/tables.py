@@ -101,8 +101,8 @@ def rates(series: Sequence[Series], names: Sequence[str], value: str) -> str:
         method, rival = METHODS[name], opponent(name)
         steps = f", {method.rescale}, {method.by}" if method.draw != "all" else ""
         cells = [level(one.methods[name], value) for one in series]
-        at_best = "" if name in ("full", rival) or rival not in series[0].methods else compare(best(name), name, rival, value, best(rival))
-        rows.append([f"{method.title}{steps}", *cells, f"x{best(name).rate:g}", at_best and change(at_best, value)])
+        at_best = None if name in ("full", rival) else compare(best(name), name, rival, value, best(rival))
+        rows.append([f"{method.title}{steps}", *cells, f"x{best(name).rate:g}", change(at_best, value)])
     titles = [f"x{one.rate:g}, {counted(len(one.methods['full']))}" for one in series]
     return markdown(["samples, `rescale`, `by`", *titles, "best", "each at its best: to fewer epochs"], rows)
 
@@ -110,12 +110,10 @@ def rates(series: Sequence[Series], names: Sequence[str], value: str) -> str:
 def costs(series: Sequence[Series], names: Sequence[str]) -> str:
     """Seconds saved and seconds spent, a run."""
     rows = []
-    for one in series:
-        for name in names:
-            if name in one.methods:
-                runs = one.methods[name]
-                saved = difference(one.methods["full"], runs, lambda run: run["seconds"])
-                seconds, sampler = (mean(run[key] for run in runs.values()) for key in ("seconds", "sampler"))
-                won = f"{saved.mean:.1f}" if saved and name != "full" else ""
-                rows.append([one.title, METHODS[name].title, f"{100 * one.visits(name):.0f} %", f"{seconds:.1f}", won, f"{sampler:.2f}"])
+    for one, name in ((one, name) for one in series for name in names if name in one.methods):
+        runs = one.methods[name]
+        saved = difference(one.methods["full"], runs, lambda run: run["seconds"])
+        seconds, sampler = (mean(run[key] for run in runs.values()) for key in ("seconds", "sampler"))
+        cells = [f"{100 * one.visits(name):.0f} %", f"{seconds:.1f}", f"{saved.mean:.1f}" if saved and name != "full" else ""]
+        rows.append([one.title, METHODS[name].title, *cells, f"{sampler:.2f}"])
     return markdown(["workload", "samples", "visits", "s a run", "s saved", "s in the sampler"], rows, left=2)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from clock import Clock
+from checkpoint import Checkpoint
 from config import Config, Optimizer, Run
 from methods import DELTA, Method
 from torch import nn
@@ -65,20 +64,16 @@ def train(
     Full epochs alone end in the middle of one, as soon as they have as many visits as were asked for.
     """
     torch.manual_seed(run.seed)
-    model, peak = workload.make_model(), run.rate * config.optimizer.rate
-    optimizer = make_optimizer(model, config.optimizer)
-    generator = torch.Generator().manual_seed(run.seed)
-    policy = method.policy(run.visits, config.epochs)
-    pruner = InfoBatch(
-        workload.size, config.epochs, delta=DELTA, policy=policy, seed=run.seed, device="cpu", rescale=method.rescale
-    )
+    model, generator = workload.make_model(), torch.Generator().manual_seed(run.seed)
+    optimizer, peak = make_optimizer(model, config.optimizer), run.rate * config.optimizer.rate
+    policy, settings = method.policy(run.visits, config.epochs), {"delta": DELTA, "rescale": method.rescale, "seed": run.seed}
+    pruner = InfoBatch(workload.size, config.epochs, policy=policy, device="cpu", **settings)
     run.policy = repr(policy)
     part = run.visits if method.draw == "all" else 1.0  # of the pruner's visits that this run makes
     limit = round(part * config.epochs * workload.size)
-    clock, step = Clock(), 0
-    if checkpoint.exists():
-        clock, step = load(checkpoint, run, model, optimizer, pruner, generator)
-        bar.update(len(run.visited))
+    state = Checkpoint(checkpoint, run, model, optimizer, pruner, generator)
+    clock, step = state.load()
+    bar.update(len(run.visited))
     saved_at = time.monotonic()
 
     for epoch in range(len(run.visited), config.epochs):
@@ -98,14 +93,14 @@ def train(
             set_rate(optimizer, peak, config.warmup, done)
             losses = workload.losses(model, index, generator)
             with clock.in_sampler():
-                loss = pruner.update(index, losses)
+                weighted = pruner.update(index, losses)
             optimizer.zero_grad()
-            (loss if method.weighted else losses.mean()).backward()
+            (weighted if method.weighted else losses.mean()).backward()
             optimizer.step()
             step += 1
             if time.monotonic() - saved_at >= checkpoint_seconds:
                 clock.stop()
-                save(checkpoint, run, model, optimizer, pruner, generator, clock, step)
+                state.save(clock, step)
                 saved_at = time.monotonic()
                 clock.start()
             bar.update(1 / steps)
@@ -118,53 +113,5 @@ def train(
         bar.set_postfix_str(f"kept {kept / workload.size:.0%}", refresh=False)
         if sum(run.visited) == limit:
             break
-    run.accuracy, run.nll = workload.evaluate(model)
-    run.wall, run.cpu, run.sampler = clock.wall, clock.cpu, clock.sampler
+    (run.accuracy, run.nll), (run.wall, run.cpu, run.sampler) = workload.evaluate(model), clock.seconds
     checkpoint.unlink(missing_ok=True)
-
-
-def save(
-    path: Path,
-    run: Run,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    pruner: InfoBatch,
-    generator: torch.Generator,
-    clock: Clock,
-    step: int,
-) -> None:
-    """Between two steps, and in one piece: an interrupted write leaves the checkpoint before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "pruner": pruner.state_dict(),
-        "generator": generator.get_state(),
-        "clock": {"wall": clock.wall, "cpu": clock.cpu, "sampler": clock.sampler},
-        "run": asdict(run),
-        "step": step,
-    }
-    partial = path.with_suffix(".part")
-    torch.save(state, partial)
-    partial.replace(path)
-
-
-def load(
-    path: Path,
-    run: Run,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    pruner: InfoBatch,
-    generator: torch.Generator,
-) -> tuple[Clock, int]:
-    """Restores everything in place; returns the clock of the run and the steps that the epoch in progress has done."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    pruner.load_state_dict(state["pruner"])
-    generator.set_state(state["generator"])
-    for entry in fields(Run):
-        if entry.name != "session":
-            setattr(run, entry.name, state["run"][entry.name])
-    run.interruptions += 1
-    return Clock(**state["clock"]), state["step"]

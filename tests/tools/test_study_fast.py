@@ -20,10 +20,10 @@ STUDY = Path(__file__).parents[2] / "examples" / "study"
 sys.path.insert(0, str(STUDY))
 import fast  # noqa: E402
 from fast_images import SHIFT, Images  # noqa: E402
-from methods import METHODS, Method, visits_of  # noqa: E402
 from fast_network import Network, whitening_filters  # noqa: E402
 from fast_run import run  # noqa: E402
 from fast_trainer import Setup, Trainer  # noqa: E402
+from methods import METHODS, Method, visits_of  # noqa: E402
 from sources import load_cifar  # noqa: E402
 
 TINY = Setup((4, 8, 8), depth=2, epochs=16, batch=8, rate=0.05)

@@ -139,8 +139,8 @@ def test_every_interval_in_the_text_stands_in_a_table(name: str) -> None:
 
 
 def test_data_that_stands_in_is_told(tmp_path: Path) -> None:
-    run: dict[str, Any] = {"method": "full", "seed": 0, "rate": 1.0, "accuracy": 0.5, "nll": 1.0, "visited": [10, 10], "noise": [0.0, 0.0]}
-    run |= {"cpu": 1.0, "sampler": 0.1}
+    run: dict[str, Any] = {"method": "full", "seed": 0, "rate": 1.0, "accuracy": 0.5, "nll": 1.0, "visited": [10, 10]}
+    run |= {"noise": [0.0, 0.0], "cpu": 1.0, "sampler": 0.1}
     session = {"commit": "0" * 40 + "+changes", "machine": {"cores": 2, "cpu": "X"}, "versions": {"python": "3", "torch": "2"}}
     optimizer = {"name": "sgd", "rate": 0.1}
     head: dict[str, Any] = {"data": "digits", "stand_in": True, "config": {"rates": [1.0], "epochs": 2, "batch_size": 5}}
