@@ -27,14 +27,15 @@ class ImportanceSampling(Policy):
     samples are kept with weight 1, and are not in the fraction.
 
     Args:
-        saved_fraction: Of the seen samples that are not protected, in [0, 1 - min_keep].
+        saved_fraction: Of the seen samples that are not protected, in [0, 1 - min_keep], and below 1.
         by: What g is taken from. "gradient_norm": the score is a cross-entropy loss, and g = 1 - exp(-score), the probability of
             being wrong, which is the norm of the gradient at the logits up to a factor of at most sqrt(2). "score": g is the score
             itself: for losses of other kinds, for norms that are passed as ``scores=``, or for weights of your own. Samples are
             then drawn without replacement, each by itself, with probabilities nearly proportional to their scores.
         min_keep: The smallest keep probability, in (0, 1], rounded to 1/65536; no weight is above its reciprocal. Scores at or
-            below 0 have it, unless more of them must be kept because only ``saved_fraction`` may be skipped. Scores are old when
-            they are used: 0.3 where 40 % are skipped added less noise than 0.1 in most measurements (docs/policies.md).
+            below 0 have it, unless more of them must be kept because only ``saved_fraction`` may be skipped. None, the default, is
+            half of the part that is kept: 0.3 where 40 % are skipped. Scores are old when they are used, and so high a floor added
+            less noise than 0.1 in most measurements (docs/policies.md).
         momentum: m in [0, 1), as in ``MeanThreshold``.
 
     Raises:
@@ -47,12 +48,12 @@ class ImportanceSampling(Policy):
 
     saved_fraction: float = 0.4
     by: Norm = "gradient_norm"
-    min_keep: float = 0.1
+    min_keep: float | None = None
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
         saved = check_fraction("saved_fraction", self.saved_fraction, False, _SAVED_MEANING)
-        min_keep = check_fraction("min_keep", self.min_keep, True, _KEEP_MEANING)
+        min_keep = (1 - saved) / 2 if self.min_keep is None else check_fraction("min_keep", self.min_keep, True, _KEEP_MEANING)
         check_choice("by", self.by, NORMS)
         if min_keep == 0.0:
             raise ValueError(
@@ -61,7 +62,7 @@ class ImportanceSampling(Policy):
         most = 1 - max(min_keep, 1 / ops.CUTOFF_RANGE)
         if saved > most + _ROUNDING:
             raise ValueError(
-                f"saved_fraction={self.saved_fraction!r} is more than {most:g}, the most that min_keep={self.min_keep!r} allows, "
+                f"saved_fraction={self.saved_fraction!r} is more than {most:g}, the most that min_keep={min_keep:g} allows, "
                 "as each sample is kept with that probability at least: lower one of them"
             )
         object.__setattr__(self, "by", str(self.by))
@@ -81,4 +82,5 @@ class ImportanceSampling(Policy):
 
     def thresholds(self, table: ScoreTable, ranks: Ranks) -> Thresholds:
         """Tiers and their keep probabilities, from a histogram of the seen scores."""
+        assert self.min_keep is not None  # it was resolved when the policy was made
         return table.importance_tiers(self.by, math.ceil((1 - self.saved_fraction) * 2**32), ops.cutoff_of(self.min_keep), ranks)

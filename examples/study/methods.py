@@ -51,8 +51,7 @@ class Method:
         if self.draw == "mean":
             return MeanThreshold()
         saved = round((1 - visits) * epochs / (math.floor(DELTA * epochs) - 1), 6)
-        # Half of the mean keep probability is the least: importances are guesses, and docs/policies.md has what a floor gives.
-        return RandomPruning(saved) if self.draw == "uniform" else ImportanceSampling(saved, min_keep=(1 - saved) / 2)
+        return RandomPruning(saved) if self.draw == "uniform" else ImportanceSampling(saved)
 
 
 STEPS: dict[str, dict[str, Any]] = {  # what is appended to a method's name

@@ -70,7 +70,7 @@ def plans(scores: Tensor, skipped: float) -> Iterator[tuple[str, str, Tensor]]:
         "mean": mean_threshold(scores, skipped),
         "tiers": quantile_tiers(scores, skipped),
         "importance": ImportanceSampling(skipped, min_keep=LEAST),
-        "careful": ImportanceSampling(skipped, min_keep=(1 - skipped) / 2),
+        "careful": ImportanceSampling(skipped),
     }
     for key, policy in policies.items():
         if policy is not None:

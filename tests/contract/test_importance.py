@@ -3,6 +3,7 @@
 import math
 import random
 import warnings
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -77,10 +78,10 @@ def test_the_noise_is_near_the_least_that_any_probabilities_add(device: torch.de
     scores = scores_of(form, 4000)
     values = torch.tensor(scores, dtype=torch.float64)
     for by, norms in (("gradient_norm", -torch.expm1(-values)), ("score", values)):
-        for saved_fraction in (0.3, 0.5, 0.7):
-            policy = ImportanceSampling(saved_fraction, by)  # type: ignore[arg-type]
+        for saved_fraction, min_keep in product((0.3, 0.5, 0.7), (0.1, None)):
+            policy = ImportanceSampling(saved_fraction, by, min_keep)  # type: ignore[arg-type]
             keep = torch.tensor(probabilities(planned(scores, policy, device)), dtype=torch.float64)
-            least = noise(norms, best(norms, 1 - saved_fraction, 0.1))
+            least = noise(norms, best(norms, 1 - saved_fraction, policy.min_keep))  # type: ignore[arg-type]
             uniform = noise(norms, torch.full_like(norms, 1 - saved_fraction))
             assert least * 0.999 <= noise(norms, keep) < min(1.25 * least + 0.002 * uniform, 1.001 * uniform)
 
@@ -117,7 +118,7 @@ def test_scores_at_or_below_zero_have_the_smallest_probability(device: torch.dev
 
 def test_negative_scores_count_as_zero_and_are_told_once(device: torch.device) -> None:
     scores = [-1.0, -2.0, -(2.0**-100)] * 50 + scores_of("exponential", 850)
-    pruner = InfoBatch(1000, 9, policy=ImportanceSampling(0.5, by="score"), delta=1.0, device=device)
+    pruner = InfoBatch(1000, 9, policy=ImportanceSampling(0.5, by="score", min_keep=0.1), delta=1.0, device=device)
     record_all(pruner, scores)
     pruner.set_epoch(1)
     with pytest.warns(RuntimeWarning, match=r"150 scores are negative and count as 0 in ImportanceSampling\(.*by='score'"):
@@ -180,10 +181,15 @@ def test_every_table_has_a_plan(device: torch.device) -> None:
         ({"saved_fraction": -0.1}, ValueError, ("saved_fraction must be in [0, 1), got -0.1",)),
         ({"saved_fraction": math.nan}, ValueError, ("saved_fraction must be in [0, 1), got nan",)),
         ({"saved_fraction": "40 %"}, TypeError, ("saved_fraction must be a number", "'40 %'")),
-        ({"saved_fraction": 0.95}, ValueError, ("saved_fraction=0.95 is more than 0.9, the most", "min_keep=0.1", "lower one")),
+        (
+            {"saved_fraction": 0.95, "min_keep": 0.1},
+            ValueError,
+            ("saved_fraction=0.95 is more than 0.9, the most", "min_keep=0.1", "lower one"),
+        ),
+        ({"saved_fraction": 0.999999}, ValueError, ("saved_fraction=0.999999 is more than 0.999985, the most", "min_keep=5e-07")),
         ({"min_keep": 0.0}, ValueError, ("min_keep must be in (0, 1], got 0.0", "biased")),
         ({"min_keep": 1.5}, ValueError, ("min_keep must be in [0, 1], got 1.5",)),
-        ({"min_keep": None}, TypeError, ("min_keep must be a number",)),
+        ({"min_keep": "0.1"}, TypeError, ("min_keep must be a number",)),
         ({"by": "loss"}, ValueError, ("by must be one of 'gradient_norm', 'score', got 'loss'",)),
         ({"by": np.array(["score"])}, ValueError, ("by must be one of 'gradient_norm', 'score', got array(",)),
         ({"saved_fraction": 0.999999, "min_keep": 1e-9}, ValueError, ("is more than 0.999985, the most that min_keep=1e-09",)),
@@ -202,3 +208,9 @@ def test_ranks_find_equal_policies_equal_however_they_were_written() -> None:
 def test_the_most_that_can_be_saved_is_allowed_however_it_is_rounded() -> None:
     for min_keep in (0.1, 0.2, 0.3, 0.6, 0.7, 0.9, 1.0):
         ImportanceSampling(round(1 - min_keep, 10), min_keep=min_keep)
+
+
+def test_a_sample_is_kept_with_half_of_the_mean_probability_at_least() -> None:
+    for fraction in (0.0, 0.4, 0.9, 0.9999):
+        assert ImportanceSampling(fraction).min_keep == (1 - fraction) / 2
+    assert ImportanceSampling(0.4) == ImportanceSampling(0.4, min_keep=0.3)

@@ -145,12 +145,6 @@ def test_a_biased_run_has_the_plain_mean_of_its_losses(tmp_path: Path) -> None:
     assert biased["nll"] != weighted["nll"]
 
 
-def test_importance_sampling_keeps_each_sample_with_at_least_half_of_the_mean_probability() -> None:
-    policy = METHODS["importance-50"].policy(0.5, 16)
-    assert policy.saved_fraction == pytest.approx(0.5 * 16 / 13, abs=1e-6)  # type: ignore[attr-defined]
-    assert policy.min_keep == pytest.approx((1 - 0.5 * 16 / 13) / 2, abs=1e-6)  # type: ignore[attr-defined]
-
-
 def test_methods_without_visits_of_their_own_take_those_of_infobatch() -> None:
     done = {"visited": [100, 50, 60]}
     assert visits_of(METHODS["uniform"], done, 300) == 0.7
