@@ -21,7 +21,7 @@ from tables import Row, costs, differences, levels, markdown, opponent, rates
 AT_EQUAL_VISITS = {  # what is compared with full data and with fewer epochs
     "half of the visits": ("fewer-50", "uniform-50", "importance-50", "importance-50-biased"),
     "70 %": ("fewer-70", "uniform-70", "importance-70", "importance-70-biased"),
-    "InfoBatch's visits": ("fewer", "uniform", "infobatch-step"),
+    "InfoBatch's visits": ("fewer", "uniform", "infobatch", "infobatch-step"),
 }
 RATED = ("full", "fewer-50", "uniform-50", "uniform-50-epoch", "importance-50", "importance-50-epoch")
 PAID = ("full", "infobatch", "importance-50")
@@ -55,7 +55,7 @@ def fill(document: str, name: str, text: str) -> str:
 def rows_to(rival: str) -> list[Row]:
     """Each method beside full data, or beside as many visits in full epochs ("")."""
     return [
-        (f"{visits}: {METHODS[name].title}", name, rival or opponent(name))
+        (f"{visits}: {METHODS[name].title}{', as published' * (name == 'infobatch')}", name, rival or opponent(name))
         for visits, names in AT_EQUAL_VISITS.items()
         for name in names
         if rival or METHODS[name].draw != "all"
