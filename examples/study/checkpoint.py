@@ -41,7 +41,10 @@ class Checkpoint:
         partial.replace(self.path)
 
     def load(self) -> tuple[Clock, int]:
-        """Restores everything in place, if there is a file; returns the clock of the run and the steps of the epoch in progress."""
+        """Restores everything in place, if there is a file; returns the clock of the run and the steps of the epoch in progress.
+
+        The file's name says the settings: a run of others has another file.
+        """
         if not self.path.exists():
             return Clock(), 0
         state = torch.load(self.path, map_location="cpu", weights_only=True)

@@ -9,7 +9,7 @@ from methods import METHODS
 
 AT_OTHER_RATES = (  # half of the visits, where the size of a step matters most, and the mean threshold
     *("full", "fewer-50", "uniform-50", "uniform-50-epoch", "importance-50", "importance-50-epoch"),
-    *("infobatch", "infobatch-step"),
+    *("infobatch", "infobatch-step", "fewer"),
 )
 IF_IT_PAYS = ("full", "fewer-50", "uniform-50", "importance-50", "importance-50-biased", "infobatch", "fewer")
 
@@ -19,7 +19,7 @@ class Optimizer:
     """An optimiser by name: "sgd" (Nesterov momentum 0.9) or "adamw"."""
 
     name: str
-    rate: float  # the peak of the schedule: warm-up, then a cosine down to 0
+    rate: float  # about the peak of the schedule: a rise, times a cosine down to 0
     weight_decay: float
 
 
@@ -33,7 +33,7 @@ class Config:
         sizes: Arguments of the model.
         methods: Names in METHODS.
         rates: Multiples of the optimiser's peak rate. At those that are not 1 only ``AT_OTHER_RATES`` run.
-        train_size: Training samples, drawn anew for each seed; None is all there are.
+        train_size: Training samples, images drawn anew for each seed, or the first windows of the text; None is all there are.
         mix: Of the training images of "cifar": "plain"; "redundant" holds a fifth of the images, each five times; "tail" holds
             fewer of each class than of the one before, down to a fiftieth.
         warmup: Fraction of the run in which the learning rate rises.
@@ -44,7 +44,7 @@ class Config:
     batch_size: int
     optimizer: Optimizer
     sizes: dict[str, Any]
-    methods: tuple[str, ...] = tuple(name for name in METHODS if name != "importance")
+    methods: tuple[str, ...] = tuple(name for name in METHODS if name not in ("importance", "importance-50-low"))
     rates: tuple[float, ...] = (1.0,)
     train_size: int | None = None
     mix: str = "plain"
@@ -106,7 +106,7 @@ PRESETS = {
         batch_size=64,
         optimizer=Optimizer("sgd", 0.02, 5e-4),
         sizes={"model": "cnn", "widths": [32, 64]},
-        rates=(1.0, 0.5, 2.0),
+        rates=(1.0, 0.5, 2.0, 4.0),
     ),
     "cifar": CIFAR,
     "redundant": replace(CIFAR, methods=IF_IT_PAYS, rates=(1.0,), mix="redundant"),

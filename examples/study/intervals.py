@@ -24,7 +24,7 @@ class Difference:
 
     @property
     def has_interval(self) -> bool:
-        """Not for one pair, nor where all pairs differ by the same: a few test samples then decide, and the spread is unknown."""
+        """Not for one pair, nor where the pairs hardly differ: a few test samples then decide, and the spread is unknown."""
         return 1e-2 * abs(self.mean) < self.half_width < math.inf
 
     @property

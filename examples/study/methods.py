@@ -28,6 +28,7 @@ class Method:
         visits: The part of the visits of full training; None is what the mean threshold visits with the same seed.
         rescale: That of ``InfoBatch``: steps that are larger by N / kept, as in the paper, or as large as in full training.
         by: The learning rate falls by the epochs that are over, or by the samples that were visited.
+        min_keep: That of ``ImportanceSampling``, whose default is None.
         weighted: Whether kept samples weigh 1 / keep probability. Without, the gradient is biased towards the samples that are
             kept often.
     """
@@ -36,13 +37,15 @@ class Method:
     visits: float | None
     rescale: Literal["epoch", "step"] = "step"
     by: Literal["epochs", "visits"] = "visits"
+    min_keep: float | None = None
     weighted: bool = True
 
     @property
     def title(self) -> str:
         if self.draw == "all" and self.visits == 1:
             return "full data"
-        return TITLES[self.draw] + ("" if self.weighted else " without weights (biased)")
+        floor = f", min_keep={self.min_keep:g}" if self.min_keep else ""
+        return TITLES[self.draw] + floor + ("" if self.weighted else " without weights (biased)")
 
     def policy(self, visits: float, epochs: int) -> Policy:
         """What draws the epochs of a run that visits this part. The first epoch is full, and those from delta on are."""
@@ -51,7 +54,7 @@ class Method:
         if self.draw == "mean":
             return MeanThreshold()
         saved = round((1 - visits) * epochs / (math.floor(DELTA * epochs) - 1), 6)
-        return RandomPruning(saved) if self.draw == "uniform" else ImportanceSampling(saved)
+        return RandomPruning(saved) if self.draw == "uniform" else ImportanceSampling(saved, min_keep=self.min_keep)
 
 
 STEPS: dict[str, dict[str, Any]] = {  # what is appended to a method's name
@@ -65,6 +68,7 @@ METHODS: dict[str, Method] = {
     "fewer-50": Method("all", 0.5),
     **{f"uniform-50{end}": Method("uniform", 0.5, **steps) for end, steps in STEPS.items()},
     **{f"importance-50{end}": Method("importance", 0.5, **steps) for end, steps in STEPS.items()},
+    "importance-50-low": Method("importance", 0.5, min_keep=0.1),
     "importance-50-biased": Method("importance", 0.5, weighted=False),
     "fewer-70": Method("all", 0.7),
     "uniform-70": Method("uniform", 0.7),
@@ -90,7 +94,8 @@ def visits_of(method: Method, done: dict[str, Any] | None, full: int) -> float:
     """
     if method.visits is not None or method.draw == "mean":
         return method.visits or 1.0
-    return sum(done["visited"]) / full if done else 1.0
+    assert done is not None, f"the run of {MEASURED_BY} comes first"
+    return float(sum(done["visited"]) / full)
 
 
 def orphans(names: list[str]) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from infobatch_fast import ImportanceSampling, InfoBatch, MeanThreshold, Policy, QuantileTiers
 
 SKIPPED = (0.3, 0.5, 0.7)  # of the seen samples
-LEAST = 0.1  # the smallest keep probability of importance sampling and of the optimum
+LEAST = 0.1  # the smallest keep probability of the optimum, and of importance sampling where that is not the default
 MOST = 0.99  # the highest ratio of the quantile tiers
 
 

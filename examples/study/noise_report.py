@@ -19,15 +19,15 @@ Column = tuple[str, str, str]  # its title, and the losses and the policy of its
 BY_LOSSES: list[Column] = [
     ("`MeanThreshold`", "recorded", "mean"),
     ("`QuantileTiers`", "recorded", "tiers"),
-    ("`ImportanceSampling`", "recorded", "importance"),
+    ("`ImportanceSampling(min_keep=0.1)`", "recorded", "importance"),
     ("optimum", "recorded", "best"),
 ]
 BY_GRADIENTS: list[Column] = [
     ("`MeanThreshold`", "recorded", "mean"),
     ("`QuantileTiers`", "recorded", "tiers"),
-    ("`ImportanceSampling`", "recorded", "importance"),
-    ("higher `min_keep`", "recorded", "careful"),
-    ("`ImportanceSampling`, fresh losses", "fresh", "importance"),
+    ("`ImportanceSampling`", "recorded", "careful"),
+    ("`min_keep=0.1`", "recorded", "importance"),
+    ("`min_keep=0.1`, fresh losses", "fresh", "importance"),
     ("optimum", "none", "known"),
 ]
 

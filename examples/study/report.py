@@ -19,12 +19,15 @@ from results import TITLES, Series, read
 from tables import Row, costs, differences, levels, markdown, opponent, rates
 
 AT_EQUAL_VISITS = {  # what is compared with full data and with fewer epochs
-    "half of the visits": ("fewer-50", "uniform-50", "importance-50", "importance-50-biased"),
+    "half of the visits": ("fewer-50", "uniform-50", "importance-50", "importance-50-low", "importance-50-biased"),
     "70 %": ("fewer-70", "uniform-70", "importance-70", "importance-70-biased"),
     "InfoBatch's visits": ("fewer", "uniform", "infobatch", "infobatch-step"),
 }
-RATED = ("full", "fewer-50", "uniform-50", "uniform-50-epoch", "importance-50", "importance-50-epoch")
-PAID = ("full", "infobatch", "importance-50")
+RATED = (
+    *("full", "fewer-50", "uniform-50", "uniform-50-epoch", "importance-50", "importance-50-epoch"),
+    *("fewer", "infobatch", "infobatch-step"),
+)
+PAID = ("full", "infobatch", "importance-50", "importance-50-low")
 CHANGES = {  # what is changed, from one form of a method to another
     "larger steps to full size, by epochs": ("epoch", "early"),
     "larger steps to full size, by visits": ("large", "step"),
@@ -90,7 +93,8 @@ def study_tables(series: list[Series]) -> dict[str, str]:
     }
     for name in ("cifar", "digits"):
         of_name = sorted((one for one in series if one.name == name), key=lambda one: one.rate)
-        tables[f"rates-{name}"] = rates(of_name, RATED, "accuracy") if len(of_name) > 1 else ""
+        names = [method for method in RATED if all(method in one.methods for one in of_name)]
+        tables[f"rates-{name}"] = rates(of_name, names, "accuracy") if len(of_name) > 1 else ""
     return tables
 
 
@@ -121,7 +125,7 @@ def main() -> None:
     for name, text in study_tables(series).items():
         page = fill(page, name, text)
     (args.docs / "study.md").write_text(page)
-    stepped = [one for one in series if one.rate == 1 and "infobatch-early" in one.methods]
+    stepped = [one for one in series if one.rate == 1 and any({new, old} <= one.methods.keys() for _, new, old in rows_of_steps())]
     page = (args.docs / "steps.md").read_text()
     for value in ("accuracy", "nll"):
         page = fill(page, f"steps-{value}", differences(stepped, rows_of_steps(), value))

@@ -49,7 +49,7 @@ class Series:
     def visits(self, name: str) -> float:
         """Of a method, as a part of those of full training."""
         of_full, of_method = (mean(run["visits"] for run in self.methods[key].values()) for key in ("full", name))
-        return of_full and of_method / of_full
+        return of_method / of_full
 
 
 def read(path: Path) -> list[Series]:

@@ -97,7 +97,6 @@ def study(config: Config, args: argparse.Namespace) -> None:
     print(f"{args.out}: {len(done)} runs are done, {len(todo)} to do", file=sys.stderr)
     if not todo:
         return
-    mark = zlib.crc32(json.dumps(head, sort_keys=True).encode())  # a checkpoint of other settings is not taken up
     begin_session(results, "run.py")
 
     for name, rate, seed in todo:
@@ -105,7 +104,9 @@ def study(config: Config, args: argparse.Namespace) -> None:
         results.update(train_size=workload.size, test_size=workload.test_size)
         visits = visits_of(METHODS[name], done.get((MEASURED_BY, rate, seed)), config.epochs * workload.size)
         run = Run(name, seed, rate, visits, session=len(results["sessions"]) - 1)
-        checkpoint = args.cache / f"{args.out.stem}-{mark:08x}-{name}-{rate:g}-{seed}.pt"
+        settings = json.dumps([head, repr(METHODS[name]), rate, visits], sort_keys=True)
+        mark = zlib.crc32(settings.encode())  # a checkpoint of other settings is not taken up
+        checkpoint = args.cache / f"{args.out.stem}-{name}-{seed}-{mark:08x}.pt"
         title = f"{name}, rate x{rate:g}, seed {seed}"
         epochs = math.ceil(config.epochs * (visits if METHODS[name].draw == "all" else 1))
         with tqdm(total=epochs + 1e-6, desc=title, mininterval=1.0, bar_format=FORM) as bar:  # parts of epochs add up to more
@@ -114,6 +115,7 @@ def study(config: Config, args: argparse.Namespace) -> None:
         results["runs"].append(entry)
         results["sessions"][-1]["load_after"] = load()
         write_results(args.out, results)
+        checkpoint.unlink(missing_ok=True)
 
 
 def main() -> None:

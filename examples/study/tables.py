@@ -72,7 +72,7 @@ def levels(series: Series) -> str:
             cells.append(change(compare(series, name, rival, value), value))
         saved = difference(full, runs, lambda run: run["seconds"])
         seconds, sampler = (mean(run[key] for run in runs.values()) for key in ("seconds", "sampler"))
-        noise = mean(run.get("noise", 0.0) for run in runs.values())
+        noise = mean(run.get("noise", 0.0) for run in runs.values()) if method.weighted else 0.0
         cells += [f"{seconds:.2f}", f"{saved.mean if saved else math.nan:.2f}", f"{sampler:.3f}", f"{noise:.2f}" if noise else ""]
         rows.append(cells)
     titles = ["samples", "`rescale`", "`by`", "seeds", "visits"]
@@ -90,20 +90,22 @@ def level(runs: Runs, value: str) -> str:
 def rates(series: Sequence[Series], names: Sequence[str], value: str) -> str:
     """One row a method, one column a learning rate, and each method at its best rate against fewer epochs at theirs.
 
-    ``series`` are those of one workload. The best rate is that with the least mean likelihood.
+    ``series`` are those of one workload. The best rate is that with the least mean likelihood, over the seeds that a method has
+    at all rates.
     """
 
     def best(name: str) -> Series:
-        return min(series, key=lambda one: mean(run["nll"] for run in one.methods[name].values()))
+        seeds = set.intersection(*(set(one.methods.get(name, {})) for one in series))
+        return min(series, key=lambda one: mean(one.methods[name][seed]["nll"] for seed in seeds))
 
     rows = []
     for name in names:
         method, rival = METHODS[name], opponent(name)
         steps = f", {method.rescale}, {method.by}" if method.draw != "all" else ""
         cells = [level(one.methods[name], value) for one in series]
-        at_best = None if name in ("full", rival) else compare(best(name), name, rival, value, best(rival))
+        at_best = None if method.draw == "all" else compare(best(name), name, rival, value, best(rival))
         rows.append([f"{method.title}{steps}", *cells, f"x{best(name).rate:g}", change(at_best, value)])
-    titles = [f"x{one.rate:g}, {counted(len(one.methods['full']))}" for one in series]
+    titles = [f"x{one.rate:g}, {counted(min(len(one.methods[name]) for name in names))}" for one in series]
     return markdown(["samples, `rescale`, `by`", *titles, "best", "each at its best: to fewer epochs"], rows)
 
 

@@ -61,7 +61,8 @@ def train(
 ) -> None:
     """Trains and fills in ``run``, whose visits and rate count; ``look`` is called at the end of each epoch.
 
-    Full epochs alone end in the middle of one, as soon as they have as many visits as were asked for.
+    Full epochs alone end in the middle of one, as soon as they have as many visits as were asked for. The checkpoint stays: who has
+    written the run down removes it.
     """
     torch.manual_seed(run.seed)
     model, generator = workload.make_model(), torch.Generator().manual_seed(run.seed)
@@ -114,4 +115,3 @@ def train(
         if sum(run.visited) == limit:
             break
     (run.accuracy, run.nll), (run.wall, run.cpu, run.sampler) = workload.evaluate(model), clock.seconds
-    checkpoint.unlink(missing_ok=True)

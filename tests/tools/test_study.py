@@ -76,7 +76,6 @@ def test_a_run_that_was_interrupted_gives_the_same_result(workload: str, method:
     assert (whole["noise"][1] > 0) == (whole["visited"][1] < config.train_size) == (method != "fewer-50")
     parts = train_tiny(config, tmp_path / "b.pt", 2, 4, 3, method=method, visits=visits)
     assert parts["interruptions"] == 3
-    assert [path.name for path in tmp_path.iterdir()] == [], "a finished run leaves no checkpoint"
     for name, value in whole.items():
         if name not in TIMES:
             assert parts[name] == value, name
@@ -137,12 +136,37 @@ def test_full_epochs_that_end_early_end_their_schedule_too(tmp_path: Path, monke
     assert shares[-1] == pytest.approx(1 - 60 / 1260)
 
 
-def test_a_biased_run_has_the_plain_mean_of_its_losses(tmp_path: Path) -> None:
-    biased, weighted = (
-        train_tiny(TINY["digits"], tmp_path / "a.pt", method=name, visits=0.5) for name in ("importance-50-biased", "importance-50")
-    )
-    assert biased["visited"][:2] == weighted["visited"][:2]
-    assert biased["nll"] != weighted["nll"]
+@pytest.mark.parametrize("name", ["importance-50-biased", "importance-50"])
+def test_a_biased_run_has_the_plain_mean_of_its_losses(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain: list[float] = []
+    stepped: list[float] = []
+    update, backward = train.__globals__["InfoBatch"].update, torch.Tensor.backward
+
+    def noted(self: Any, index: Any, losses: Any) -> Any:
+        plain.append(float(losses.detach().mean()))
+        return update(self, index, losses)
+
+    monkeypatch.setattr("train.InfoBatch.update", noted)
+    monkeypatch.setattr("torch.Tensor.backward", lambda loss: (stepped.append(float(loss.detach())), backward(loss)))
+    train_tiny(TINY["digits"], tmp_path / "a.pt", method=name, visits=0.5)
+    assert len(plain) == len(stepped) > 12
+    equal = [one == pytest.approx(other, rel=1e-5) for one, other in zip(plain, stepped, strict=True)]
+    assert all(equal) if name.endswith("biased") else not all(equal)
+
+
+def test_a_method_has_the_fields_of_its_name() -> None:
+    for name, method in METHODS.items():
+        if method.draw == "all":
+            continue
+        if name.startswith("infobatch"):
+            steps = {"infobatch": "-epoch", "infobatch-step": ""}.get(name, name.removeprefix("infobatch"))
+        else:
+            steps = next((end for end in ("-early", "-large", "-epoch") if name.endswith(end)), "")
+        assert method.rescale == ("epoch" if steps in ("-large", "-epoch") else "step"), name
+        assert method.by == ("epochs" if steps in ("-early", "-epoch") else "visits"), name
+        assert method.weighted == (not name.endswith("-biased")), name
+        assert method.draw == {"infobatch": "mean"}.get(name.partition("-")[0], name.partition("-")[0]), name
+        assert method.visits == (0.5 if "-50" in name else 0.7 if "-70" in name else None), name
 
 
 def test_methods_without_visits_of_their_own_take_those_of_infobatch() -> None:
