@@ -30,9 +30,9 @@ bench: $(ready) ## measure the speed: all operations, and a training step (BENCH
 
 report: $(ready) ## make the documents' tables and plots from the JSON files in benchmarks/results
 	$(bin)/python benchmarks/report.py $(wildcard benchmarks/results/bench-*.json benchmarks/results/training-*.json) \
-		--results benchmarks/results --readme README.md
+		--gpus $(wildcard benchmarks/results/gpu-*.json) --results benchmarks/results --speed docs/speed.md
 	$(bin)/python benchmarks/gpu_tables.py $(wildcard benchmarks/results/gpu-*.json) \
-		--markdown benchmarks/results/gpu.md --readme README.md
+		--markdown benchmarks/results/gpu.md --speed docs/speed.md
 	$(bin)/python benchmarks/bench_scaling.py --markdown $(wildcard benchmarks/results/scaling-*.json)
 
 gpu-check: ## on a machine with a GPU, torch, nvcc and pytest: build, comparisons, tests, speed (STAGES: see scripts/gpu_check.py)

@@ -1,6 +1,6 @@
-"""Markdown of what scripts/gpu_check.py found: a page with all of it, and the README's part for GPUs.
+"""Markdown of what scripts/gpu_check.py found: a page with all of it, and the part of docs/speed.md for GPUs.
 
-python benchmarks/gpu_tables.py benchmarks/results/gpu-*.json --markdown benchmarks/results/gpu.md --readme README.md
+python benchmarks/gpu_tables.py benchmarks/results/gpu-*.json --markdown benchmarks/results/gpu.md --speed docs/speed.md
 """
 
 import argparse
@@ -33,7 +33,7 @@ def counted(figure: Figure) -> str:
 
 
 PLAN, UPDATE = "plan by {policy}", "update, B = {batch}"
-# What a figure tells: under which heading, which side of it, in which words, and whether in the README too.
+# What a figure tells: under which heading, which side of it, in which words, and whether in docs/speed.md too.
 LINES: tuple[tuple[str, str, str, Callable[[Figure], str], bool], ...] = (
     ("plan", PLAN, "time", lambda figure: time_cell(figure["seconds"]), True),
     ("plan", PLAN, "times its floor", lambda figure: f"{figure['times_floor']:.2f}", True),
@@ -143,7 +143,7 @@ def page(documents: list[Document]) -> list[str]:
 def summary(documents: list[Document]) -> list[str]:
     lines = []
     for document in documents:
-        lines += ["", "On a GPU, by number of samples ([all of it](benchmarks/results/gpu.md)):", ""]
+        lines += ["", "On a GPU, by number of samples ([all of it](../benchmarks/results/gpu.md)):", ""]
         lines += [*by_samples("samples", rows(document, short=True)), KTHVALUE, "", *training_in_short(document), source(document)]
     return lines[1:]
 
@@ -152,12 +152,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="without any nothing is written")
     parser.add_argument("--markdown", type=Path, required=True)
-    parser.add_argument("--readme", type=Path)
+    parser.add_argument("--speed", type=Path)
     arguments = parser.parse_args()
     if documents := [json.loads(path.read_text()) for path in arguments.files]:
         arguments.markdown.write_text("\n".join(page(documents)).rstrip() + "\n")
-        if arguments.readme:
-            fill(arguments.readme, "gpu", summary(documents))
+        if arguments.speed:
+            fill(arguments.speed, "gpu", summary(documents))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """Tables and plots of what ``python -m infobatch_fast bench`` and bench_training.py measured.
 
-python benchmarks/report.py benchmarks/results/{bench,training}-*.json --results benchmarks/results --readme README.md
+python benchmarks/report.py benchmarks/results/{bench,training}-*.json --results benchmarks/results --speed docs/speed.md
+
+With ``--gpus benchmarks/results/gpu-*.json`` the plot of the plan has a curve of each GPU.
 """
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ order a random read for each index, and the Python ints; for an epoch a read of 
 random reads); storing the losses (`index_copy_`) for an update. "-" stands where a contender does not have the operation, or did
 not fit into memory.
 """
-# What the README shows:
+# What docs/speed.md shows:
 OPERATIONS = ("plan, mean", "order, batches of 256", "epoch, one by one", "update, B = 1024", "update, B = 4096")
 SIZES = (10**6, 10**8, 10**9)
 
@@ -51,9 +54,9 @@ def speed(rows: Sequence[Row], short: bool) -> list[str]:
     return table(["operation", "samples", "time", "ns", "GB/s", "x floor", *(f"vs {name}" for name in names)], lines)
 
 
-def page(measured: Sequence[Document], folder: Path) -> list[str]:
+def page(measured: Sequence[Document], folder: Path, gpus: Sequence[dict[str, Any]]) -> list[str]:
     """All operations at all sizes, with a plot of the plan that is put into ``folder``."""
-    from plan_plot import draw  # noqa: PLC0415 - needs matplotlib, which the README's part does not
+    from plan_plot import draw  # noqa: PLC0415 - needs matplotlib, which the part of docs/speed.md does not
 
     lines = ["# Measured", "", HOW_TO_READ]
     for document in measured:
@@ -65,13 +68,13 @@ def page(measured: Sequence[Document], folder: Path) -> list[str]:
             }
             lines += [f"## {document['machine']['cpu']}: {device}", ""]
             lines += [f"{machine_of(document)}; {run_of(document)}. Load averages before and after: {loads}.", ""]
-            lines += [f"![Time of a plan by number of samples]({draw(document, device, folder).name})", ""]
+            lines += [f"![Time of a plan by number of samples]({draw(document, device, folder, gpus).name})", ""]
             lines += [*speed(rows, short=False), "", *(f"- left out: {line}" for line in sorted(left_out)), ""]
     return lines
 
 
 def summary(measured: Sequence[Document]) -> list[str]:
-    """The README's part."""
+    """The part of docs/speed.md."""
     lines: list[str] = []
     for document in measured:
         parts = [in_short(document, device) for device in devices(document)]
@@ -107,14 +110,16 @@ def training(run: dict[str, Any]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    parser.add_argument("--gpus", nargs="*", default=[], type=Path, metavar="FILE", help="of scripts/gpu_check.py, for the plot")
     parser.add_argument("--results", type=Path, metavar="DIR", help="where tables.md and its plots go")
-    parser.add_argument("--readme", type=Path, metavar="FILE", help="a file whose part for the speed is filled in")
+    parser.add_argument("--speed", type=Path, metavar="FILE", help="a file whose part for the speed is filled in")
     arguments = parser.parse_args()
     measured = [documents.read(path) for path in arguments.files]
     if arguments.results:
-        (arguments.results / "tables.md").write_text("\n".join(page(measured, arguments.results)).rstrip() + "\n")
-    if arguments.readme:
-        fill(arguments.readme, "speed", summary(measured))
+        gpus = [json.loads(path.read_text()) for path in arguments.gpus]
+        (arguments.results / "tables.md").write_text("\n".join(page(measured, arguments.results, gpus)).rstrip() + "\n")
+    if arguments.speed:
+        fill(arguments.speed, "speed", summary(measured))
 
 
 if __name__ == "__main__":

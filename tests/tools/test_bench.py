@@ -85,12 +85,12 @@ def test_report_makes_tables_and_a_plot_of_the_plan(measured, tmp_path):
 @needs_results
 def test_documents_hold_the_figures_of_the_committed_measurements(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
-    pages = {"README.md": ROOT, "tables.md": RESULTS, "gpu.md": RESULTS, "scaling.md": ROOT / "docs"}
-    for name in ("README.md", "scaling.md"):
+    pages = {"speed.md": ROOT / "docs", "tables.md": RESULTS, "gpu.md": RESULTS, "scaling.md": ROOT / "docs"}
+    for name in ("speed.md", "scaling.md"):
         shutil.copy(pages[name] / name, tmp_path)
     files = [*sorted(RESULTS.glob("bench-*.json")), *sorted(RESULTS.glob("training-*.json"))]
-    assert made("report.py", *files, "--results", tmp_path, "--readme", tmp_path / "README.md").returncode == 0
-    gpus, into = sorted(RESULTS.glob("gpu-*.json")), ("--markdown", tmp_path / "gpu.md", "--readme", tmp_path / "README.md")
+    gpus, into = sorted(RESULTS.glob("gpu-*.json")), ("--markdown", tmp_path / "gpu.md", "--speed", tmp_path / "speed.md")
+    assert made("report.py", *files, "--gpus", *gpus, "--results", tmp_path, "--speed", tmp_path / "speed.md").returncode == 0
     assert made("gpu_tables.py", *gpus, *into).returncode == 0
     (scaling,) = RESULTS.glob("scaling-*.json")
     assert made("bench_scaling.py", "--markdown", scaling, "--page", tmp_path / "scaling.md").returncode == 0
@@ -186,14 +186,14 @@ def test_an_installed_infobatch_package_takes_part(monkeypatch):
     answers.check_update(contenders[-1])
 
 
-def test_report_fills_in_the_part_of_a_readme_that_is_for_the_speed(measured, tmp_path):
-    page = tmp_path / "README.md"
+def test_report_fills_in_the_part_of_a_page_that_is_for_the_speed(measured, tmp_path):
+    page = tmp_path / "speed.md"
     page.write_text("before\n<!-- speed:begin -->\nold\n<!-- speed:end -->\nafter\n")
-    assert made("report.py", measured, "--readme", page).returncode == 0
+    assert made("report.py", measured, "--speed", page).returncode == 0
     text = page.read_text()
     assert text.startswith("before\n<!-- speed:begin -->\nTime on cpu")
     assert text.endswith("<!-- speed:end -->\nafter\n")
     assert "old" not in text
     page.write_text("no marks")
-    assert "speed:begin" in made("report.py", measured, "--readme", page).stderr
+    assert "speed:begin" in made("report.py", measured, "--speed", page).stderr
     assert page.read_text() == "no marks"

@@ -66,10 +66,10 @@ def cells(text: str) -> dict[str, list[str]]:
 
 
 def test_each_figure_of_a_gpu_stands_under_its_heading_and_size(tmp_path: Path) -> None:
-    source, page, readme = tmp_path / "gpu-a-card.json", tmp_path / "gpu.md", tmp_path / "README.md"
+    source, page, readme = tmp_path / "gpu-a-card.json", tmp_path / "gpu.md", tmp_path / "speed.md"
     source.write_text(json.dumps(document()))
     readme.write_text("before\n<!-- gpu:begin -->\nold\n<!-- gpu:end -->\nafter\n")
-    command = [sys.executable, str(PROGRAM), str(source), "--markdown", str(page), "--readme", str(readme)]
+    command = [sys.executable, str(PROGRAM), str(source), "--markdown", str(page), "--speed", str(readme)]
     subprocess.run(command, check=True)
 
     def us(value: int) -> str:
