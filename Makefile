@@ -13,7 +13,7 @@ configure = $(bin)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(bin)/ninja -DPytho
 sanitize_tests ?= $(wildcard tests/contract/test_contract*.py) tests/contract/test_errors.py tests/contract/test_resume.py \
 	tests/engine/test_algorithm.py tests/engine/test_exact_sum.py tests/engine/test_native_functions.py
 
-.PHONY: help demo test bench report gpu-check lint emulate compilers sanitize cuda dist clean
+.PHONY: help demo test examples bench report gpu-check lint emulate compilers sanitize cuda dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -37,6 +37,9 @@ report: $(ready) ## make the documents' tables and plots from the JSON files in 
 
 gpu-check: ## on a machine with a GPU, torch, nvcc and pytest: build, comparisons, tests, speed (STAGES: see scripts/gpu_check.py)
 	$(PYTHON) scripts/gpu_check.py $(STAGES)
+
+examples: $(ready) ## run the examples that no test runs
+	for name in accelerate_loop huggingface_trainer logging_run own_loop stream; do $(bin)/python examples/$$name.py || exit 1; done
 
 lint: $(ready) ## check style and types
 	$(bin)/ruff check .

@@ -12,8 +12,12 @@ from .report import command as report
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m infobatch_fast", description="InfoBatch pruning for PyTorch, at no cost.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser = argparse.ArgumentParser(
+        prog="python -m infobatch_fast",
+        description="InfoBatch pruning for PyTorch, at no cost. Each command has a --help of its own.",
+        epilog="In Python: from infobatch_fast import InfoBatch; help(InfoBatch).",
+    )
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     commands.add_parser("info", help="version, build and machine, to paste into a bug report")
     report.add(commands)
     bench.add(commands)
@@ -21,10 +25,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(command: Sequence[str] | None = None) -> int:
-    """The command line; its exit status. ``bench --compare`` fails where something got slower."""
+    """The command line; its exit status. Without a command it says what there is. ``bench --compare`` fails on what got slower."""
     command = sys.argv[1:] if command is None else command
     parser = _parser()
     arguments = parser.parse_args(command)
+    if arguments.command is None:
+        parser.print_help()
+        return 0
     if arguments.command == "info":
         print(machine.info())
         return 0

@@ -93,7 +93,8 @@ def study_tables(series: list[Series]) -> dict[str, str]:
     }
     for name in ("cifar", "digits"):
         of_name = sorted((one for one in series if one.name == name), key=lambda one: one.rate)
-        names = [method for method in RATED if all(method in one.methods for one in of_name)]
+        shared = set.intersection(*(set(one.methods) for one in of_name)) if of_name else set()
+        names = [key for key in RATED if key in shared and (METHODS[key].draw == "all" or opponent(key) in shared)]
         tables[f"rates-{name}"] = rates(of_name, names, "accuracy") if len(of_name) > 1 else ""
     return tables
 

@@ -31,6 +31,13 @@ def test_info_names_version_build_devices_and_threads(capsys: pytest.CaptureFixt
     assert socket.gethostname() not in text.split()
 
 
+def test_without_a_command_it_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main([]) == 0
+    text = capsys.readouterr().out
+    for line in ("info ", "report ", "bench ", "from infobatch_fast import InfoBatch"):
+        assert line in text
+
+
 def test_info_names_the_packages_it_works_with(monkeypatch: pytest.MonkeyPatch) -> None:
     def version(name: str) -> str:
         if name not in ("accelerate", "lightning"):
