@@ -13,7 +13,7 @@ configure = $(bin)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(bin)/ninja -DPytho
 sanitize_tests ?= $(wildcard tests/contract/test_contract*.py) tests/contract/test_errors.py tests/contract/test_resume.py \
 	tests/engine/test_algorithm.py tests/engine/test_exact_sum.py tests/engine/test_native_functions.py
 
-.PHONY: help demo test examples bench report gpu-check lint emulate compilers sanitize cuda dist clean
+.PHONY: help demo test examples bench report gpu-check lint emulate compilers sanitize docs cuda dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -68,6 +68,10 @@ sanitize: $(ready) ## run the native code under AddressSanitizer and UBSan (Linu
 	(cd build && $(bin)/python -c "from infobatch_fast.engine import _core as c; assert '/sanitize/' in c.__file__, c.__file__") && \
 	$(bin)/pytest -p no:cacheprovider $(sanitize_tests)
 
+docs: $(ready) ## build the documentation's site in build/site; a broken link fails
+	$(bin)/python scripts/site.py build/site-source
+	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict --quiet
+
 cuda: $(ready) ## compile the CUDA backend with nvcc; no GPU is needed
 	$(configure) -B build/cuda -DINFOBATCH_CUDA=ON
 	$(bin)/cmake --build build/cuda
@@ -88,5 +92,5 @@ $(ready): $(native)
 	@$(PYTHON) -c "import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f'Python 3.10 or newer is needed, $(PYTHON) is {v.major}.{v.minor}: make PYTHON=...')"
 	test -x $(bin)/python || $(PYTHON) -m venv $(VENV)
 	$(pip) $$(sed -n 's/^requires = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '",')
-	PATH="$(bin):$$PATH" $(pip) --no-build-isolation --editable '.[demo,test,dev,partners]'
+	PATH="$(bin):$$PATH" $(pip) --no-build-isolation --editable '.[demo,test,dev,docs,partners]'
 	@touch $@

@@ -43,7 +43,9 @@ class InfoBatch(Dataset[Any]):
 
     Args:
         dataset: A map-style data set.
-        num_epochs, prune_ratio, delta: As in ``infobatch_fast.InfoBatch``.
+        num_epochs: As in ``infobatch_fast.InfoBatch``.
+        prune_ratio: As there.
+        delta: As there.
         device: Where the scores live; None is the current GPU where this build and machine have one, or else the CPU.
         seed: Decides all that is random.
 

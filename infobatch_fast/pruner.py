@@ -47,18 +47,18 @@ class InfoBatch(Arguments, BatchCalls):
         shard: "scattered" deals the samples to the ranks by a seeded permutation; "contiguous" gives each rank a range of indices,
             for data that is read in shards, and is implied by ``shuffle=False``. The order is shuffled either way.
         seed: In [0, 2^64). Decides everything that is random, together with the epoch. The same on all ranks.
-        num_replicas, rank: Data-parallel ranks and this one's number; by default those of ``process_group`` or of the default
-            group, and one rank where there is none.
+        num_replicas: Data-parallel ranks; by default those of ``process_group`` or of the default group, and 1 without one.
+        rank: The number of this one, in [0, num_replicas); by default that in the group.
         process_group: The data-parallel process group.
         drop_last: With several ranks: cut the longer ranks instead of repeating samples of the shorter ones.
         device: Where scores and plan live: "cpu" (the default), "cuda" or "cuda:k". Take the device that computes the losses.
         rescale: "epoch": the paper's weights, by which an epoch's gradients add up to those of the full data, in expectation; each
             step is larger, by N / kept. "step": these weights times kept / N; each step's expected gradient is that of the full
             data, and there are fewer of them. SGD near its highest learning rate needs "step" (docs/steps.md).
-        batch_size, steps_per_epoch: How long an epoch is. By default as long as its plan. ``steps_per_epoch=S``: each iteration
-            of the sampler has S * batch_size indices on each rank, and the next plan begins where the last one ends;
-            ``num_epochs`` and ``set_epoch`` then count these epochs, ``epoch`` the plans. ``math.inf``: an iteration never
-            ends, and ``num_epochs`` counts plans.
+        batch_size: Samples of a step on each rank; only for ``steps_per_epoch``.
+        steps_per_epoch: How long an epoch is, by default as long as its plan. S: each iteration of the sampler has S * batch_size
+            indices on each rank, and the next plan begins where the last one ends; ``num_epochs`` and ``set_epoch`` then count
+            these epochs, ``epoch`` the plans. ``math.inf``: an iteration never ends, and ``num_epochs`` counts plans.
         protect: Samples that are never pruned and weigh 1, whatever their score: their ids, or a bool mask of all N. Their scores
             count in the threshold. The same on all ranks. An eighth of a byte a sample, and nothing where it is None.
         check: "deferred": indices that do not belong to the data set are counted on the device and raised where the host looks

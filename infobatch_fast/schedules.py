@@ -43,8 +43,8 @@ class EpochProgressLR(LRScheduler):
         >>> scheduler = EpochProgressLR(inner, pruner, total_steps=100)
         >>> _ = pruner.update([0, 1], torch.tensor([1.0, 2.0]))
         >>> optimizer.step(); scheduler.step()
-        >>> [round(lr, 6) for lr in scheduler.get_last_lr()]
-        [0.5]
+        >>> round(scheduler.get_last_lr()[0], 6)
+        0.5
     """
 
     def __init__(
