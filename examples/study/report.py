@@ -16,18 +16,19 @@ from pathlib import Path
 from methods import METHODS
 from plots import draw
 from results import TITLES, Series, read
-from tables import Row, costs, differences, levels, markdown, opponent, rates
+from tables import Row, costs, differences, levels, opponent, rates
 
 AT_EQUAL_VISITS = {  # what is compared with full data and with fewer epochs
-    "half of the visits": ("fewer-50", "uniform-50", "importance-50", "importance-50-low", "importance-50-biased"),
+    "50 %": ("fewer-50", "uniform-50", "importance-50", "importance-50-low", "importance-50-biased"),
     "70 %": ("fewer-70", "uniform-70", "importance-70", "importance-70-biased"),
-    "InfoBatch's visits": ("fewer", "uniform", "infobatch", "infobatch-step"),
+    "InfoBatch's": ("fewer", "uniform", "infobatch", "infobatch-step"),
 }
+BESIDE_FULL = ("fewer-50", "importance-50", "importance-50-low", "fewer-70", "importance-70", "fewer", "infobatch")
 RATED = (
     *("full", "fewer-50", "uniform-50", "uniform-50-epoch", "importance-50", "importance-50-epoch"),
     *("fewer", "infobatch", "infobatch-step"),
 )
-PAID = ("full", "infobatch", "importance-50", "importance-50-low")
+PAID = ("full", "infobatch")
 CHANGES = {  # what is changed, from one form of a method to another
     "larger steps to full size, by epochs": ("epoch", "early"),
     "larger steps to full size, by visits": ("large", "step"),
@@ -61,7 +62,7 @@ def rows_to(rival: str) -> list[Row]:
         (f"{visits}: {METHODS[name].title}{', as published' * (name == 'infobatch')}", name, rival or opponent(name))
         for visits, names in AT_EQUAL_VISITS.items()
         for name in names
-        if rival or METHODS[name].draw != "all"
+        if (name in BESIDE_FULL if rival else METHODS[name].draw != "all")
     ]
 
 
@@ -69,34 +70,24 @@ def rows_of_steps() -> list[Row]:
     return [(f"{draw}: {title}", forms[new], forms[old]) for draw, forms in FORMS.items() for title, (old, new) in CHANGES.items()]
 
 
-def noise(series: Sequence[Series]) -> str:
-    """Of the policies that go by losses; that of uniform pruning is 1."""
-    rows = []
-    for name in ("importance-50", "importance-70", "infobatch"):
-        runs = [one.methods.get(name, {}).values() for one in series]
-        values = [[run["noise"] for run in found] for found in runs]
-        visits = [f"{100 * one.visits(name):.0f} %" if name in one.methods else "" for one in series]
-        cells = [f"{sum(v) / len(v):.2f} at {part}" if v else "" for v, part in zip(values, visits, strict=True)]
-        rows.append([METHODS[name].title, *cells])
-    return markdown(["", *(one.title for one in series)], rows)
+def rated(series: Sequence[Series], name: str) -> str:
+    """A workload at all its learning rates; methods that are not there at all of them are left out."""
+    of_name = sorted((one for one in series if one.name == name), key=lambda one: one.rate)
+    shared = set.intersection(*(set(one.methods) for one in of_name)) if len(of_name) > 1 else set()
+    names = [key for key in RATED if key in shared and (METHODS[key].draw == "all" or opponent(key) in shared)]
+    return rates(of_name, names, "accuracy") if names else ""
 
 
 def study_tables(series: list[Series]) -> dict[str, str]:
     """What goes between the markers of docs/study.md."""
     own = [one for one in series if one.rate == 1]
-    tables = {
+    return {
         "to-full": differences(own, rows_to("full"), "accuracy"),
         "accuracy": differences(own, rows_to(""), "accuracy"),
         "likelihood": differences(own, rows_to(""), "nll"),
-        "noise": noise([one for one in own if not one.name.startswith("gpu")]),
+        "rates": rated(series, "cifar"),
         "costs": costs(own, PAID),
     }
-    for name in ("cifar", "digits"):
-        of_name = sorted((one for one in series if one.name == name), key=lambda one: one.rate)
-        shared = set.intersection(*(set(one.methods) for one in of_name)) if of_name else set()
-        names = [key for key in RATED if key in shared and (METHODS[key].draw == "all" or opponent(key) in shared)]
-        tables[f"rates-{name}"] = rates(of_name, names, "accuracy") if len(of_name) > 1 else ""
-    return tables
 
 
 def everything(series: list[Series]) -> str:
@@ -109,6 +100,9 @@ def everything(series: list[Series]) -> str:
     for one in series:
         rate = f", learning rate x{one.rate:g}" if one.rate != 1 else ""
         parts += [f"## {one.title}{rate}", one.note, levels(one)]
+    for name in ("cifar", "digits"):
+        if table := rated(series, name):
+            parts += [f"## {TITLES[name]}: learning rates", table]
     return "\n\n".join(parts) + "\n"
 
 
