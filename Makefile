@@ -1,25 +1,38 @@
 # Everything runs in one virtual environment, made at the first need. constraints.txt pins what results depend on.
 PYTHON ?= python3
 VENV ?= .venv-make
+DIST_CUDA ?= AUTO
 
 bin := $(abspath $(VENV))/bin
+demo_ready := $(VENV)/demo-ready
 ready := $(VENV)/ready
 native := $(shell find csrc cmake -type f) CMakeLists.txt setup.py pyproject.toml constraints.txt
 pip := $(bin)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 configure = $(bin)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(bin)/ninja -DPython_EXECUTABLE=$(bin)/python \
 	-Dpybind11_DIR=$$($(bin)/python -m pybind11 --cmakedir)
 
+# CUDA is built for the GPU at hand, and not at all where there is none. `make cuda` compiles it for all architectures.
+gpu := $(shell nvidia-smi -L 2>/dev/null)
+export INFOBATCH_CUDA ?= $(if $(gpu),AUTO,OFF)
+ifneq ($(gpu),)
+export CUDAARCHS ?= native
+endif
+
 # The part of the tests that walks all native code within a minute or two under the sanitizers.
 sanitize_tests ?= $(wildcard tests/contract/test_contract*.py) tests/contract/test_errors.py tests/contract/test_resume.py \
 	tests/engine/test_algorithm.py tests/engine/test_exact_sum.py tests/engine/test_native_functions.py
 
-.PHONY: help demo test examples bench report gpu-check lint emulate compilers sanitize docs cuda dist clean
+.PHONY: help demo figures test examples bench report gpu-check lint emulate compilers sanitize docs cuda dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-demo: $(ready) ## train on real images in full, with InfoBatch and with random pruning (DEMO_ARGS: see examples/digits.py --help)
+demo: $(demo_ready) ## what pruning does to training, and what planning costs (DEMO_ARGS: see examples/digits.py --help)
 	$(bin)/python examples/digits.py $(DEMO_ARGS)
+	$(bin)/python examples/costs.py
+
+figures: $(demo_ready) ## make the picture and the numbers of the README's demo
+	$(bin)/python examples/digits.py --out docs/digits.png --json benchmarks/results/digits.json
 
 test: $(ready) ## run the tests, a worker a core (TEST_ARGS: for pytest; -n0 runs them in one process)
 	$(bin)/pytest -n logical --maxprocesses 8 --dist worksteal $(TEST_ARGS)
@@ -73,13 +86,13 @@ docs: $(ready) ## build the documentation's site in build/site; a broken link fa
 	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict --quiet
 
 cuda: $(ready) ## compile the CUDA backend with nvcc; no GPU is needed
-	$(configure) -B build/cuda -DINFOBATCH_CUDA=ON
+	env -u CUDAARCHS $(configure) -B build/cuda -DINFOBATCH_CUDA=ON
 	$(bin)/cmake --build build/cuda
 	$(MAKE) -C tests/native -j2 gpu GPU_ARCH=sm_90
 
-dist: $(ready) ## make the sdist, and from it a wheel, in an isolated environment without torch
+dist: $(ready) ## make the sdist, and from it a wheel, in an isolated environment without torch (DIST_CUDA: ON, OFF, AUTO)
 	rm -rf build/dist
-	$(bin)/python -m build --outdir build/dist .
+	env -u CUDAARCHS INFOBATCH_CUDA=$(DIST_CUDA) $(bin)/python -m build --outdir build/dist .
 	@for part in 'engine/_core\.' 'py\.typed' 'engine/_core\.pyi' 'licenses/LICENSE'; do \
 		$(bin)/python -m zipfile -l build/dist/*.whl | grep "$$part" || { echo "$$part is not in the wheel"; exit 1; }; \
 	done
@@ -88,9 +101,13 @@ clean: ## remove all that make has made
 	rm -rf $(VENV) build dist *.egg-info infobatch_fast/engine/_core*.so .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks
 
 # Without build isolation the second build after a change takes seconds; the build requirements are those of pyproject.toml.
-$(ready): $(native)
+$(demo_ready): $(native)
 	@$(PYTHON) -c "import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f'Python 3.10 or newer is needed, $(PYTHON) is {v.major}.{v.minor}: make PYTHON=...')"
 	test -x $(bin)/python || $(PYTHON) -m venv $(VENV)
 	$(pip) $$(sed -n 's/^requires = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '",')
+	PATH="$(bin):$$PATH" $(pip) --no-build-isolation --editable '.[demo]'
+	@touch $@
+
+$(ready): $(demo_ready)
 	PATH="$(bin):$$PATH" $(pip) --no-build-isolation --editable '.[demo,test,dev,docs,partners]'
 	@touch $@

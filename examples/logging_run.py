@@ -1,7 +1,7 @@
 """Trains a small network on scikit-learn's digits, notes each epoch as a JSON line and in TensorBoard, and draws the report.
 
-    python examples/logging_run.py --out runs/digits          # seconds; nothing is downloaded
-    tensorboard --logdir runs/digits/tensorboard
+    python examples/logging_run.py --out build/logging_run          # seconds; nothing is downloaded
+    tensorboard --logdir build/logging_run/tensorboard
 
 It needs scikit-learn, tensorboard and matplotlib. What a training loop of your own needs is marked with (1) and (2).
 """
@@ -54,7 +54,7 @@ def train(epochs: int, out: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description="A run that is logged and reported.")
     parser.add_argument("--epochs", type=int, default=24, help="at least 1 (default: 24)")
-    parser.add_argument("--out", type=Path, default=Path("runs/digits"), help="the folder for logs and report")
+    parser.add_argument("--out", type=Path, default=Path("build/logging_run"), help="the folder for logs and report")
     args = parser.parse_args()
     if args.epochs < 1:
         parser.error("--epochs must be at least 1")

@@ -1,0 +1,112 @@
+"""What pruning costs at ten million samples: a plan, and all ids of an epoch, beside what one would use instead.
+
+    python examples/costs.py            # half a minute on two cores
+    python examples/costs.py --size 1e8
+
+`python -m infobatch_fast bench` measures every operation with more care; this is for a first look.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
+from pathlib import Path
+from statistics import median
+
+import torch
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from infobatch_fast.bench.baselines import PlainTorch, Published, TorchDistributedSampler
+from infobatch_fast.bench.contender import Contender, Ours, fill_all, ignore_notices
+
+BATCH = 256
+TITLES = {
+    "infobatch_fast": "infobatch_fast",
+    "torch ops": "the same in plain torch",
+    "DistributedSampler": "DistributedSampler (no pruning)",
+    "published": "InfoBatch as published",
+}
+PARTS = {"plan": "a plan", "epoch": "a plan and all ids"}
+PATIENCE = 0.5  # seconds in which a measurement is repeated
+Seconds = dict[str, dict[str, float]]  # of a "plan" and an "epoch", by contender
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds; the median of as many runs as fit into the patience, at least one."""
+    taken: list[float] = []
+    while sum(taken) < PATIENCE:
+        begin = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - begin)
+    return median(taken)
+
+
+def measure(size: int) -> Seconds:
+    """Plans by the mean loss, and whole epochs: a plan, and all its ids in batches."""
+    ignore_notices()
+    contenders: list[Contender] = [
+        which(size, torch.device("cpu")) for which in (Ours, PlainTorch, TorchDistributedSampler, Published)
+    ]
+    fill_all(contenders, size)
+    found: Seconds = {"plan": {}, "epoch": {}}
+    epochs = count(1)
+    with tqdm(total=2 * len(contenders), desc=f"{size:,} samples", mininterval=0.1) as bar:
+        for contender in contenders:
+            found["plan"][contender.name] = timed(partial(run, contender, epochs, ids=False))
+            bar.update()
+            found["epoch"][contender.name] = timed(partial(run, contender, epochs, ids=True))
+            bar.update()
+    return found
+
+
+def run(contender: Contender, epochs: Iterator[int], ids: bool) -> None:
+    contender.plan(next(epochs))
+    if ids:
+        for _ in contender.batches(BATCH):
+            pass
+
+
+def told(found: Seconds, size: int) -> str:
+    """The bars in words."""
+    lines = []
+    for part, meaning in (("plan", "planning an epoch"), ("epoch", "that and all its ids in batches of 256")):
+        seconds = found[part]
+        ours = seconds[Ours.name]
+        others = "; ".join(
+            f"{TITLES[name]}: {value / ours:.1f} times as long" for name, value in seconds.items() if name != Ours.name
+        )
+        lines.append(f"{size:,} samples, {meaning}: {ours:.3g} s. {others}.")
+    return "\n".join(lines)
+
+
+def draw(found: Seconds, size: int, path: Path) -> None:
+    figure = Figure(figsize=(9, 3), layout="constrained", dpi=120)
+    for axes, (part, seconds) in zip(figure.subplots(1, 2, sharey=True), found.items(), strict=True):
+        names = [TITLES[name] for name in seconds]
+        bars = axes.barh(names, list(seconds.values()), color=["#0072B2", *["#999999"] * (len(names) - 1)])
+        axes.bar_label(bars, [f"{value:.3g} s" for value in seconds.values()], padding=3)
+        axes.set(title=f"{PARTS[part]}, {size:,} samples", xlabel="seconds")
+        axes.set_xlim(right=1.25 * max(seconds.values()))
+    axes.invert_yaxis()  # of both panels: ours on top
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=lambda text: int(float(text)), default=10_000_000, help="samples, at least 1000")
+    parser.add_argument("--out", type=Path, default=Path("build/costs.png"), help="the picture")
+    args = parser.parse_args()
+    if args.size < 1000:
+        parser.error(f"--size {args.size}: at least 1000")
+    found = measure(args.size)
+    draw(found, args.size, args.out)
+    print(f"picture: {args.out}\n{told(found, args.size)}")
+
+
+if __name__ == "__main__":
+    main()
