@@ -13,10 +13,9 @@ configure = $(bin)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(bin)/ninja -DPytho
 
 # CUDA is built for the GPU at hand, and not at all where there is none. `make cuda` compiles it for all architectures.
 gpu := $(shell nvidia-smi -L 2>/dev/null)
-export INFOBATCH_CUDA ?= $(if $(gpu),AUTO,OFF)
-ifneq ($(gpu),)
-export CUDAARCHS ?= native
-endif
+INFOBATCH_CUDA ?= $(if $(gpu),AUTO,OFF)
+install = INFOBATCH_CUDA=$(INFOBATCH_CUDA) $(if $(gpu),CUDAARCHS=$${CUDAARCHS:-native}) PATH="$(bin):$$PATH" \
+	$(pip) --no-build-isolation --editable
 
 # The part of the tests that walks all native code within a minute or two under the sanitizers.
 sanitize_tests ?= $(wildcard tests/contract/test_contract*.py) tests/contract/test_errors.py tests/contract/test_resume.py \
@@ -86,13 +85,13 @@ docs: $(ready) ## build the documentation's site in build/site; a broken link fa
 	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict --quiet
 
 cuda: $(ready) ## compile the CUDA backend with nvcc; no GPU is needed
-	env -u CUDAARCHS $(configure) -B build/cuda -DINFOBATCH_CUDA=ON
+	$(configure) -B build/cuda -DINFOBATCH_CUDA=ON
 	$(bin)/cmake --build build/cuda
 	$(MAKE) -C tests/native -j2 gpu GPU_ARCH=sm_90
 
 dist: $(ready) ## make the sdist, and from it a wheel, in an isolated environment without torch (DIST_CUDA: ON, OFF, AUTO)
 	rm -rf build/dist
-	env -u CUDAARCHS INFOBATCH_CUDA=$(DIST_CUDA) $(bin)/python -m build --outdir build/dist .
+	INFOBATCH_CUDA=$(DIST_CUDA) $(bin)/python -m build --outdir build/dist .
 	@for part in 'engine/_core\.' 'py\.typed' 'engine/_core\.pyi' 'licenses/LICENSE'; do \
 		$(bin)/python -m zipfile -l build/dist/*.whl | grep "$$part" || { echo "$$part is not in the wheel"; exit 1; }; \
 	done
@@ -105,9 +104,9 @@ $(demo_ready): $(native)
 	@$(PYTHON) -c "import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f'Python 3.10 or newer is needed, $(PYTHON) is {v.major}.{v.minor}: make PYTHON=...')"
 	test -x $(bin)/python || $(PYTHON) -m venv $(VENV)
 	$(pip) $$(sed -n 's/^requires = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '",')
-	PATH="$(bin):$$PATH" $(pip) --no-build-isolation --editable '.[demo]'
+	$(install) '.[demo]'
 	@touch $@
 
 $(ready): $(demo_ready)
-	PATH="$(bin):$$PATH" $(pip) --no-build-isolation --editable '.[demo,test,dev,docs,partners]'
+	$(install) '.[demo,test,dev,docs,partners]'
 	@touch $@
