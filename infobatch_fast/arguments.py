@@ -1,4 +1,4 @@
-"""The arguments of ``InfoBatch``, to read."""
+"""The arguments of ``InfoBatch``, as read-only properties."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .policy import Policy
 
 
 class Arguments:
-    """What an ``InfoBatch`` was constructed with. None of it can be set: a plan may have been made by it."""
+    """The arguments that an ``InfoBatch`` was constructed with. They cannot be set, as a plan may have been made with them."""
 
     engine: Engine
 
@@ -50,7 +50,7 @@ class Arguments:
 
     @property
     def seed(self) -> int:
-        """What decides all that is random, together with the epoch."""
+        """The seed. Together with the epoch it decides everything that is random."""
         return self.engine.settings.seed
 
     @property
@@ -60,7 +60,7 @@ class Arguments:
 
     @property
     def rescale(self) -> str:
-        """What weights keep as it is in the full data: the sum over an epoch, or the size of a step."""
+        """What the weights preserve of the full data: the sum over an epoch, or the size of a step."""
         return self.engine.settings.rescale
 
     @property
@@ -75,10 +75,10 @@ class Arguments:
 
     @property
     def num_replicas(self) -> int:
-        """Data-parallel ranks."""
+        """Number of data-parallel ranks."""
         return self.engine.ranks.num_replicas
 
     @property
     def rank(self) -> int:
-        """This one, from 0."""
+        """The number of this rank, from 0."""
         return self.engine.ranks.rank

@@ -30,15 +30,15 @@ class BatchCalls:
     ) -> torch.Tensor:
         """Records the losses of a batch as its samples' scores, and returns the weighted loss to call ``backward`` on.
 
-        mean: sum(weight * loss) / B, the plain batch mean of the weighted losses, as in the paper; weights are not normalised.
-        A policy's ``momentum`` m makes scores moving averages: m * old + (1 - m) * new for samples that have one.
+        "mean" is sum(weight * loss) / B, the plain batch mean of the weighted losses, as in the paper. Weights are not normalised.
+        A policy's ``momentum`` m makes scores moving averages: m * old + (1 - m) * new for samples that have a score.
 
         Args:
             index: Sample indices, int64 [B] (other integer dtypes, lists and a single int are converted). They may be on the CPU
-                where the table is on a GPU. Where an index occurs twice, its later score counts. The same tensor once more is the
-                same batch, and adds nothing to ``progress``: pass a clone of a buffer that others than torch write.
+                while the table is on a GPU. If an index occurs twice, its later score counts. The same tensor passed again is the
+                same batch, and adds nothing to ``progress``: if anything but torch writes into a buffer, pass a clone of it.
             losses: Per-sample losses, float16, bfloat16, float32 or float64 [B], on the pruner's device; not changed.
-            scores: What to remember instead of the losses, [B] of any floating dtype. Kept as float32; non-finite ones are
+            scores: What to remember instead of the losses, [B] of any floating dtype. Kept as float32. Non-finite scores are
                 counted and not kept.
             reduction: "mean" or "sum" over the batch, or "none".
 
@@ -49,10 +49,10 @@ class BatchCalls:
         Raises:
             TypeError: A wrong dtype or type.
             ValueError: A wrong shape, device or reduction.
-            RuntimeError: Gradients are off, or a trainer validates: ``record`` takes scores there. Or the index is on the CPU
-                while a CUDA graph is captured.
-            IndexError: With ``check="sync"``: an index is out of range, belongs to another rank, or is of a sample that the plan
-                does not keep; nothing was recorded.
+            RuntimeError: Gradients are off, or a trainer validates: call ``record`` there, which takes scores. Or the index is on
+                the CPU while a CUDA graph is captured.
+            IndexError: With ``check="sync"``: an index is out of range, or belongs to another rank or to a sample that the plan
+                does not keep. Nothing was recorded.
         """
         check_choice("reduction", reduction, REDUCTIONS)
         self.engine.check_trains()
@@ -69,10 +69,10 @@ class BatchCalls:
             raise
 
     def weigh(self, index: Index, losses: torch.Tensor, reduction: Literal["mean", "sum", "none"] = "mean") -> torch.Tensor:
-        """The weighted loss that ``update`` would return, and nothing is recorded: for a second loss of a batch.
+        """Returns the weighted loss that ``update`` would return, and records nothing: for a second loss of a batch.
 
-        Each sample's losses must be multiplied by its own weight, so this is for SAM's first pass, mixup's partner, auxiliary
-        heads and gradient penalties. One ``update`` a batch, before or after, says that its samples were trained on.
+        Multiply each loss by the weight of its own sample: in SAM's first pass, for mixup's partner, auxiliary heads and gradient
+        penalties. Call ``update`` once a batch, before or after: it says that the samples were trained on.
 
         Args:
             index: Sample indices, as in ``update``.
@@ -95,12 +95,12 @@ class BatchCalls:
     def record(self, index: Index, scores: torch.Tensor) -> None:
         """Records scores and nothing else: the samples do not count as trained on, and gradients may be off.
 
-        For passes that score samples without training on them, and for scores that come later than the loss. They count in the next
-        plan that is made, blended by the policy's ``momentum``.
+        Use it for passes that score samples without training on them, and for scores that come later than the loss. The scores
+        count in the next plan that is made, blended by the policy's ``momentum``.
 
         Args:
-            index: Sample indices, as in ``update``: of this rank.
-            scores: What to remember, [B] of any floating dtype, on the pruner's device. Non-finite ones are counted and not kept.
+            index: Indices of this rank's samples, as in ``update``.
+            scores: What to remember, [B] of any floating dtype, on the pruner's device. Non-finite scores are counted and not kept.
 
         Raises:
             TypeError, ValueError, IndexError: As ``update``.
@@ -125,22 +125,22 @@ class BatchCalls:
     @overload
     def is_kept(self, index: torch.Tensor | Sequence[int]) -> torch.Tensor: ...
     def is_kept(self, index: Index) -> torch.Tensor | bool:
-        """Whether the current plan keeps samples; for streams, which are filtered by their samples' ids.
+        """Says whether the current plan keeps samples. It is for streams, which filter samples by their ids.
 
         Args:
             index: Sample indices, as in ``update``.
 
         Returns:
-            bool [B] on the pruner's device, or a Python bool for a single int. Samples of other ranks are not kept here.
+            bool [B] on the pruner's device, or a Python bool for a single int. Samples of other ranks count as not kept.
         """
         kept = self.engine.is_kept(index)
         return bool(kept[0]) if isinstance(index, Integral) else kept
 
     def scores(self, index: Index | None = None) -> torch.Tensor:
-        """Scores as the table holds them, float32 on the pruner's device; NaN for unseen samples and those of other ranks.
+        """Scores as the table holds them, float32 on the pruner's device; NaN for unseen samples and for samples of other ranks.
 
         Args:
-            index: Sample indices, as in ``update``; None is all N, in their order.
+            index: Sample indices, as in ``update``. None takes all N, in order.
         """
         return self.engine.scores(index)
 

@@ -39,14 +39,14 @@ _GONE = {
 
 
 class InfoBatch(Dataset[Any]):
-    """A data set that is pruned, with the constructor and the calls of the published package.
+    """A pruned data set, with the constructor and the calls of the published package.
 
     Args:
         dataset: A map-style data set.
         num_epochs: As in ``infobatch_fast.InfoBatch``.
         prune_ratio: As there.
         delta: As there.
-        device: Where the scores live; None is the current GPU where this build and machine have one, or else the CPU.
+        device: Where the scores live. None takes the current GPU if this build and machine have one, or else the CPU.
         seed: Decides all that is random.
 
     Attributes:
@@ -84,7 +84,7 @@ class InfoBatch(Dataset[Any]):
         return self.dataset[index]
 
     def __getattr__(self, name: str) -> Any:
-        """Attributes of the data set, as in the published package; nothing private, which pickle and torch look for."""
+        """Attributes of the data set, as in the published package. Private ones are left out, as pickle and torch look for them."""
         if name in _GONE:
             raise AttributeError(f"infobatch_fast.compat.InfoBatch has no {name}: {_GONE[name]}")
         if name.startswith("_") or "dataset" not in self.__dict__:
@@ -105,7 +105,7 @@ class InfoBatch(Dataset[Any]):
 
         Raises:
             RuntimeError: It is not certain which batch the losses belong to.
-            ValueError, TypeError: As ``infobatch_fast.InfoBatch.update``; the batch still waits then.
+            ValueError, TypeError: As ``infobatch_fast.InfoBatch.update``. The batch then still waits for its losses.
         """
         count = sum(count for count, _ in self._waiting.values())
         if count != 1:
@@ -117,7 +117,7 @@ class InfoBatch(Dataset[Any]):
         return loss.to(values.device)
 
     def set_active_indices(self, cur_batch_indices: Index) -> None:
-        """Says whose losses ``update`` gets next; an empty list: of no batch that came so far."""
+        """Says which samples' losses ``update`` gets next. An empty list means: those of no batch that came so far."""
         self._waiting.clear()
         if isinstance(cur_batch_indices, int) or len(cur_batch_indices):
             self._waiting[self] = (1, cur_batch_indices)
@@ -127,7 +127,7 @@ class InfoBatch(Dataset[Any]):
         return self.pruner.weights(indexes)
 
     def get_pruned_count(self) -> int:
-        """Samples skipped so far: the sum over the epochs planned, over all ranks."""
+        """Samples skipped so far, summed over the epochs planned and over all ranks."""
         epochs = self.pruner.engine.epochs
         return epochs.planned_samples - epochs.planned_kept
 
@@ -142,11 +142,11 @@ class InfoBatch(Dataset[Any]):
 
     @property
     def stop_prune(self) -> float:
-        """num_epochs * delta: epochs from here on are full, counted from 0."""
+        """num_epochs * delta. Epochs from this number on, counted from 0, are full."""
         return self.num_epochs * self.delta
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint, as ``infobatch_fast.InfoBatch.state_dict``."""
+        """The state for a checkpoint, as ``infobatch_fast.InfoBatch.state_dict``."""
         return self.pruner.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -159,8 +159,9 @@ class InfoBatch(Dataset[Any]):
 
 
 class DataLoader(TorchDataLoader[Any]):
-    """torch's DataLoader. For an ``InfoBatch`` it hides the indices: it yields plain batches and notes, at the moment at which it
-    yields one, whose losses ``InfoBatch.update`` will get.
+    """torch's DataLoader, which hides the indices of an ``InfoBatch``.
+
+    With an ``InfoBatch`` it yields plain batches. At the moment it yields one, it notes whose losses ``InfoBatch.update`` will get.
 
     A ``collate_fn`` gets (index, item) pairs and returns (indices, batch), as in the published package.
 

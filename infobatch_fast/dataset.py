@@ -15,8 +15,8 @@ class IndexedDataset(Dataset[Any]):
     """Items of ``dataset`` with their indices. Made by :func:`with_index`.
 
     Attributes:
-        dataset: The wrapped data set. What this class has not, it asks there: ``classes``, ``set_epoch``.
-        key: Where an item that is a mapping holds its index; None for pairs (index, item).
+        dataset: The wrapped data set. Attributes that this class lacks are looked up there: ``classes``, ``set_epoch``.
+        key: The key under which an item that is a mapping holds its index; None for pairs (index, item).
     """
 
     infobatch_hands_out_ids = True  # by which the engine knows it inside of others
@@ -31,7 +31,7 @@ class IndexedDataset(Dataset[Any]):
         return self._with_index(index, self.dataset[index])
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
-        """A batch at once, by the wrapped data set's own ``__getitems__`` where it has one (Hugging Face, ``Subset``)."""
+        """Fetches a batch at once, by the wrapped data set's own ``__getitems__`` if it has one (Hugging Face, ``Subset``)."""
         fetch = getattr(self.dataset, "__getitems__", None)
         items = fetch(indices) if fetch else [self.dataset[index] for index in indices]
         if len(items) != len(indices):
@@ -69,20 +69,20 @@ class IndexedDataset(Dataset[Any]):
 def with_index(dataset: Any, key: str | None = None) -> IndexedDataset:
     """Wraps a map-style data set so that each item comes as (index, item), or holds its index under a key.
 
-    The default collate function makes of the indices an int64 tensor [B], which is what ``InfoBatch.update`` takes. The
-    wrapper must be the outermost one: wrap a ``Subset``, not its data set.
+    The default collate function turns the indices into an int64 tensor [B], which is what ``InfoBatch.update`` takes. The wrapper
+    must be the outermost one: wrap a ``Subset``, not its data set.
 
     Args:
         dataset: Anything with ``__getitem__`` and ``__len__``.
-        key: For items that are mappings: the key under which a copy of each, a dict, holds its index. None makes pairs.
+        key: For items that are mappings. Each item is copied into a dict, which holds the index under this key. None makes pairs.
 
     Returns:
         A data set that pickles wherever ``dataset`` does, so it works in worker processes however they are started.
 
     Raises:
-        TypeError: ``dataset`` is iterable-style, or has no ``__getitem__`` or no ``__len__``; ``key`` is no str; with ``key``, an
-            item is no mapping.
-        ValueError: ``dataset`` is wrapped already, or one inside of it is; with ``key``, an item has that key already.
+        TypeError: ``dataset`` is iterable-style, or has no ``__getitem__`` or no ``__len__``; ``key`` is not a str; or, with
+            ``key``, an item is not a mapping.
+        ValueError: ``dataset``, or a data set inside it, is wrapped already; or, with ``key``, an item has that key already.
 
     Example:
         >>> with_index(["a", "b"])[1]
@@ -108,14 +108,14 @@ class IndexedCollate:
 
     Attributes:
         collate_fn: The function that collates the items.
-        key: That of ``with_index``.
+        key: The key that ``with_index`` got.
     """
 
     def __init__(self, collate_fn: Callable[[list[Any]], Any], key: str | None = None) -> None:
         self.collate_fn, self.key = collate_fn, key
 
     def __call__(self, batch: list[Any]) -> Any:
-        """Collates what a data set made by ``with_index`` gave."""
+        """Collates items of a data set made by ``with_index``."""
         if self.key is None:
             index = torch.tensor([index for index, _ in batch], dtype=torch.int64, device="cpu")
             return index, self.collate_fn([item for _, item in batch])
@@ -126,10 +126,10 @@ class IndexedCollate:
 
 
 def collate_with_index(collate_fn: Callable[[list[Any]], Any], key: str | None = None) -> IndexedCollate:
-    """Makes a collate function for items fit for ``with_index``: it gets the items as they were, and the index comes beside.
+    """Adapts a collate function to ``with_index``: it gets the items without their indices, and the index is returned beside.
 
     Args:
-        collate_fn: Takes a list of items of the data set that was wrapped. With ``key`` it must return a mapping.
+        collate_fn: Takes a list of items of the wrapped data set. With ``key`` it must return a mapping.
         key: The one that ``with_index`` got.
 
     Returns:

@@ -21,25 +21,25 @@ _ROUNDING = 1e-9  # of 1 - min_keep
 class ImportanceSampling(Policy):
     """Skips the given fraction of the seen samples, whatever their scores look like, and adds little noise to the gradient.
 
-    A sample whose gradient has the norm g is kept with a probability near min(1, max(min_keep, c * g)), and weighs the reciprocal;
-    c is solved for in each plan. That is the rule which adds the least variance of all that skip as many; it is rounded to four
-    probabilities. The fraction holds in expectation, so what an epoch skips differs by the luck of the draws. Unseen and protected
-    samples are kept with weight 1, and are not in the fraction.
+    A sample whose gradient has the norm g is kept with a probability near min(1, max(min_keep, c * g)), and weighs the reciprocal.
+    Each plan solves for c. Of all rules that skip as many samples, this one adds the least variance; it is rounded to four
+    probabilities. The fraction holds in expectation, so what an epoch skips varies with the draws. Unseen and protected samples are
+    kept with weight 1 and do not count in the fraction.
 
     Args:
-        saved_fraction: Of the seen samples that are not protected, in [0, 1 - min_keep], and below 1.
-        by: What g is taken from. "gradient_norm": the score is a cross-entropy loss, and g = 1 - exp(-score), the probability of
-            being wrong, which is the norm of the gradient at the logits up to a factor of at most sqrt(2). "score": g is the score
-            itself: for losses of other kinds, for norms that are passed as ``scores=``, or for weights of your own. Samples are
-            then drawn without replacement, each by itself, with probabilities nearly proportional to their scores.
-        min_keep: The smallest keep probability, in (0, 1], rounded to 1/65536; no weight is above its reciprocal. Scores at or
-            below 0 have it, unless more of them must be kept because only ``saved_fraction`` may be skipped. None, the default, is
-            half of the part that is kept: 0.3 where 40 % are skipped. Scores are old when they are used, and so high a floor added
-            less noise than 0.1 in most measurements (docs/policies.md).
+        saved_fraction: The fraction to skip of the seen samples that are not protected, in [0, 1 - min_keep], and below 1.
+        by: How g is computed. "gradient_norm": the score is a cross-entropy loss, and g = 1 - exp(-score), the probability of being
+            wrong. It equals the norm of the gradient at the logits up to a factor of at most sqrt(2). "score": g is the score
+            itself. Take it for losses of other kinds, for norms that are passed as ``scores=``, or for weights of your own. Samples
+            are then drawn without replacement, each by itself, with probabilities nearly proportional to their scores.
+        min_keep: The smallest keep probability, in (0, 1], rounded to 1/65536. No weight is above its reciprocal. Samples with
+            scores at or below 0 have it, unless more of them must be kept because only ``saved_fraction`` may be skipped. None, the
+            default, is half of the fraction that is kept: 0.3 where 40 % are skipped. Scores are old when they are used, and so
+            high a floor added less noise than 0.1 in most measurements (docs/policies.md).
         momentum: m in [0, 1), as in ``MeanThreshold``.
 
     Raises:
-        TypeError: An argument that must be a number is none.
+        TypeError: An argument that must be a number is not one.
         ValueError: An argument is out of range.
 
     Source: Needell et al., arXiv 1310.5715; Katharopoulos and Fleuret, ICML 2018 (arXiv 1803.00942). docs/algorithm.md says how the
@@ -72,12 +72,12 @@ class ImportanceSampling(Policy):
 
     @property
     def prune_ratio_of_tier(self) -> tuple[float, ...]:
-        """None is known before a plan is made: each solves for its own."""
+        """Empty: no ratio is known before a plan is made, as each plan solves for its own."""
         return ()
 
     @property
     def expected_saved_fraction(self) -> float:
-        """As asked for."""
+        """The ``saved_fraction`` that was asked for."""
         return self.saved_fraction
 
     def thresholds(self, table: ScoreTable, ranks: Ranks) -> Thresholds:

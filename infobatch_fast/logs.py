@@ -1,4 +1,4 @@
-"""A run's statistics as JSON lines, one an epoch: written while it trains, and read for a report."""
+"""A run's statistics as JSON lines, one line an epoch: written while it trains, and read for a report."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _STRANGE = "not a line that infobatch_fast.logs.JsonLines writes; name its file,
 class JsonLines:
     """Appends the statistics of each epoch to a file that ``python -m infobatch_fast report`` draws.
 
-    The first line of each process says what runs where; the others are epochs. A run that was interrupted goes on in the same
-    file: epochs that it does again replace the lines written before, when the file is read.
+    The first line of each process says what runs where; the other lines are epochs. An interrupted run goes on in the same file. If
+    it does epochs again, their new lines replace the old ones when the file is read.
 
     Args:
-        path: The file, made at the first ``write`` together with its folder.
+        path: The file. The first ``write`` makes it, together with its folder.
 
     Example:
         >>> log = JsonLines("run.jsonl")               # doctest: +SKIP
@@ -43,12 +43,12 @@ class JsonLines:
         """Writes a line about the current epoch. Call it once an epoch, after the last step, on all ranks; rank 0 writes.
 
         Args:
-            pruner: Whose statistics: ``pruner.stats`` and ``pruner.histogram()``.
-            **extra: More to note: numbers, strings, lists of them. ``seconds`` replaces the measured time, which is that since
-                the line before, or since this object was made.
+            pruner: The pruner whose ``stats`` and ``histogram()`` are written.
+            **extra: More values to write: numbers, strings, lists of them. ``seconds`` replaces the measured time, which runs from
+                the line before, or else from when this object was made.
 
         Raises:
-            ValueError: A name in ``extra`` is one of the line's own.
+            ValueError: A name in ``extra`` is already a name in the line.
             TypeError: JSON has no form for a value in ``extra``.
             IndexError: As ``pruner.stats``; nothing is written then.
         """
@@ -77,16 +77,16 @@ class JsonLines:
 
 
 class NoRun(ValueError):
-    """A file holds something else than a run's JSON lines."""
+    """A file holds something other than a run's JSON lines."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RunLog:
-    """What a file of JSON lines says.
+    """The contents of a file of JSON lines.
 
     Attributes:
         starts: The first lines of the processes that wrote it.
-        epochs: One line for each epoch, ascending: the last one that was written of it.
+        epochs: One line for each epoch, ascending. If an epoch was written more than once, it is the last of its lines.
     """
 
     starts: list[dict[str, Any]]
@@ -98,7 +98,7 @@ def read_run(path: str | PathLike[str]) -> RunLog:
 
     Raises:
         OSError: The file cannot be read.
-        NoRun: A ValueError: it is no such file, or has no epoch.
+        NoRun: A ValueError: the file is not of this kind, or holds no epoch.
     """
     starts: list[dict[str, Any]] = []
     epochs: list[dict[str, Any]] = []

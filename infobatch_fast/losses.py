@@ -1,4 +1,4 @@
-"""Losses of many elements, reduced to one number a sample: tokens, pixels, boxes, rows."""
+"""Reduces losses of many elements (tokens, pixels, boxes, rows) to one number a sample."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ def per_sample(
 ) -> torch.Tensor:
     """The mean of each sample's own elements, as ``InfoBatch.update`` wants it: sum(mask * loss) / sum(mask), sample by sample.
 
-    Its batch mean is a mean of means: a short text counts as much as a long one. The mean over all elements of a batch, which
-    trainers of language models take, is another objective; docs/losses.md says how to keep it. No host synchronisation.
+    Its batch mean is a mean of means: a short text counts as much as a long one. Trainers of language models take another
+    objective, the mean over all elements of a batch; docs/losses.md says how to keep it. No host synchronisation.
 
     Args:
-        loss: Losses of the elements, floating [B, ...]; with ``index`` [M, ...], a row for each box, crop or turn.
-        index: Which sample a row belongs to, of an integer dtype [M]. With ``num_samples`` a position in the batch, such as the
-            number of the image that a box is in. Without it any numbers, such as sample ids; equal ones are one sample.
-        mask: Which elements count: bool, or weights of any real dtype that are not negative. Of the shape of ``loss`` or of its
-            first dimensions, where a size of 1 stands for all. What does not count may be NaN.
+        loss: Losses of the elements, floating [B, ...]. With ``index`` [M, ...]: a row for each box, crop or turn.
+        index: The sample that each row belongs to, of an integer dtype [M]. With ``num_samples`` it holds positions in the batch,
+            such as the number of the image that a box is in. Without it any numbers will do, such as sample ids; equal ones are one
+            sample.
+        mask: Which elements count: bool, or weights of any real dtype that are not negative. It has the shape of ``loss`` or of its
+            first dimensions, and a size of 1 stands for all. Elements that do not count may be NaN.
         num_samples: B, where ``index`` holds positions.
         reduction: "mean", or "sum" of the elements that count.
 
     Returns:
-        [B]; with ``index`` and no ``num_samples`` [M]: each row has the number of its sample, so that ``update(index, losses)``
-        records it and its gradient is that of the mean over rows. float32, or float64 for float64. A sample without any
-        element that counts has 0. Differentiable. With ``index`` on CUDA the order of a sum is only fixed under
+        [B]. With ``index`` and no ``num_samples`` it is [M]: each row has the number of its sample. ``update(index, losses)`` then
+        records this number, and the gradient is that of the mean over rows. float32, or float64 for float64. A sample without any
+        element that counts has 0. Differentiable. With ``index`` on CUDA the order of a sum is fixed only under
         ``torch.use_deterministic_algorithms(True)``.
 
     Raises:
@@ -72,17 +73,17 @@ def per_sample(
 def token_losses(
     logits: torch.Tensor, labels: torch.Tensor, ignore_index: int = -100, shift: bool = True, label_smoothing: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy of each token of a language model, and which of them count.
+    """Cross-entropy of each token of a language model, and a mask of the tokens that count.
 
     Args:
         logits: Floating [B, T, V]. Half precision is computed in float32.
         labels: int64 [B, T].
         ignore_index: The label of tokens that do not count.
-        shift: The logits at t predict the label at t + 1, as in causal models; the last position then predicts nothing.
+        shift: Whether the logits at t predict the label at t + 1, as in causal models. The last position then predicts nothing.
         label_smoothing: In [0, 1].
 
     Returns:
-        Losses, float32 or float64 [B, T], 0 where nothing counts, and mask, bool [B, T]: ``per_sample(losses, mask=mask)``.
+        Losses, float32 or float64 [B, T], 0 where nothing counts, and a mask, bool [B, T]: ``per_sample(losses, mask=mask)``.
 
     Raises:
         TypeError: A wrong dtype or type.
@@ -109,15 +110,15 @@ def token_losses(
 
 
 def pixel_losses(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int = -100) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy of each pixel or voxel, and which of them count.
+    """Cross-entropy of each pixel or voxel, and a mask of those that count.
 
     Args:
         logits: Floating [B, C, ...], the classes second. Half precision is computed in float32.
         labels: int64 [B, ...].
-        ignore_index: The label of pixels that do not count; many data sets have 255.
+        ignore_index: The label of pixels that do not count; many data sets use 255.
 
     Returns:
-        Losses, float32 or float64 [B, ...], 0 where nothing counts, and mask, bool [B, ...]: ``per_sample(losses, mask=mask)``.
+        Losses, float32 or float64 [B, ...], 0 where nothing counts, and a mask, bool [B, ...]: ``per_sample(losses, mask=mask)``.
 
     Raises:
         TypeError: A wrong dtype or type.

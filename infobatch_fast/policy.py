@@ -20,15 +20,15 @@ _RATIO_MEANING = "the probability that a sample of the tier is skipped in an epo
 class Policy(ABC):
     """Thresholds that cut the seen scores into tiers, and the prune ratio of each tier.
 
-    Write your own as a frozen dataclass of numbers and texts: ranks compare what ``repr`` says of it, which must stay the same
-    through a run; one that holds an address is refused.
+    Write your own as a frozen dataclass of numbers and texts. Ranks compare its ``repr``, which must stay the same through a run. A
+    policy whose ``repr`` holds an address is refused.
 
     Tier 0 is the top tier and is always kept; it also holds the unseen samples. A sample's tier is the number of thresholds
     that its score is below.
 
     Attributes:
-        momentum: m in [0, 1): a seen sample's new score is m * its old one + (1 - m) * its loss. 0 is the loss itself.
-        by: What ``stats.added_noise`` takes the norm of a sample's gradient from, as in ``ImportanceSampling``.
+        momentum: m in [0, 1). The new score of a seen sample is m * old score + (1 - m) * loss. With 0 it is the loss itself.
+        by: How ``stats.added_noise`` gets the norm of a sample's gradient from its score, as in ``ImportanceSampling``.
     """
 
     momentum: float = 0.0
@@ -37,7 +37,7 @@ class Policy(ABC):
     @property
     @abstractmethod
     def prune_ratio_of_tier(self) -> tuple[float, ...]:
-        """Prune ratios of tiers 1, 2, 3, as far as there are such tiers; empty where ``thresholds`` finds them."""
+        """Prune ratios of tiers 1, 2 and 3, as far as there are such tiers. Empty if ``thresholds`` finds them."""
 
     @abstractmethod
     def thresholds(self, table: ScoreTable, ranks: Ranks) -> Thresholds:
@@ -45,12 +45,12 @@ class Policy(ABC):
 
     @property
     def expected_saved_fraction(self) -> float:
-        """What a pruned epoch is expected to save before one was planned; 0 where a policy cannot tell."""
+        """The fraction that a pruned epoch is expected to save, before one was planned. 0 if the policy cannot tell."""
         return 0.0
 
     @property
     def cutoffs(self) -> tuple[int, int, int, int]:
-        """Of each tier the keep probability in units of 2^-16: a sample is kept if its 16-bit draw is below.
+        """Keep probability of each tier in units of 2^-16. A sample is kept if its 16-bit draw is below this number.
 
         Raises:
             ValueError: There are more than three prune ratios, or one is outside [0, 1).
@@ -69,8 +69,8 @@ class MeanThreshold(Policy):
 
     Args:
         prune_ratio: r in [0, 1).
-        momentum: m in [0, 1). Scores are then exponential moving averages: m * old + (1 - m) * loss, for samples that are seen
-            for the first time the loss. 0, the paper's rule, scores by the last loss.
+        momentum: m in [0, 1). Scores are then exponential moving averages: m * old + (1 - m) * loss. A sample that is seen for the
+            first time gets its loss. 0, the paper's rule, scores by the last loss.
 
     Raises:
         ValueError: ``prune_ratio`` or ``momentum`` is outside [0, 1).
@@ -92,7 +92,7 @@ class MeanThreshold(Policy):
 
     @property
     def expected_saved_fraction(self) -> float:
-        """Half of r: it is assumed that half of the samples are below the mean. Of losses it is usually more."""
+        """Half of r, which assumes that half of the samples are below the mean. With losses it is usually more."""
         return self.prune_ratio / 2
 
     def thresholds(self, table: ScoreTable, ranks: Ranks) -> Thresholds:
@@ -102,14 +102,15 @@ class MeanThreshold(Policy):
 
 @dataclass(frozen=True)
 class QuantileTiers(Policy):
-    """The lowest seen scores in tiers, each with a prune ratio of its own; scores above the last quantile are always kept.
+    """Cuts the lowest seen scores into tiers, each with its own prune ratio. Scores above the last quantile are always kept.
 
-    The default is the recipe behind the paper's 40 % figures: the lowest 20 % are pruned with probability 0.75, those from 20
-    to 85 % with 0.5, the top 15 % never.
+    The default is the recipe behind the 40 % figures of the paper: the lowest 20 % are pruned with probability 0.75, those from 20
+    to 85 % with 0.5, and the top 15 % never.
 
     Args:
         quantiles: One to three fractions in (0, 1), ascending: the upper ends of the tiers.
-        prune_ratios: As many ratios in [0, 1): of the tier below the first quantile, of that up to the second, and so on.
+        prune_ratios: As many ratios in [0, 1): the first for the tier below the first quantile, the second for the tier up to the
+            second quantile, and so on.
         momentum: m in [0, 1), as in ``MeanThreshold``.
 
     Raises:
@@ -138,7 +139,7 @@ class QuantileTiers(Policy):
 
     @property
     def prune_ratio_of_tier(self) -> tuple[float, ...]:
-        """From the highest tier that is pruned to the lowest."""
+        """Prune ratios from the highest tier that is pruned to the lowest."""
         return self.prune_ratios[::-1]
 
     @property
@@ -148,7 +149,7 @@ class QuantileTiers(Policy):
         return sum(width * ratio for width, ratio in zip(widths, self.prune_ratios, strict=True))
 
     def thresholds(self, table: ScoreTable, ranks: Ranks) -> Thresholds:
-        """The order statistics of the seen scores at the quantiles, exactly."""
+        """The exact order statistics of the seen scores at the quantiles."""
         fractions = tuple(min(math.ceil(q * 2**32), 2**32 - 1) for q in self.quantiles[::-1])
         return table.quantile_thresholds(fractions, ranks)
 
@@ -157,7 +158,7 @@ class QuantileTiers(Policy):
 class RandomPruning(Policy):
     """Every seen sample is pruned with the same probability, whatever its score, and weighted accordingly.
 
-    It is the baseline with which each claim about accuracy must be compared.
+    It is the baseline: compare each claim about accuracy with it.
 
     Args:
         prune_ratio: r in [0, 1).
@@ -178,7 +179,7 @@ class RandomPruning(Policy):
 
     @property
     def expected_saved_fraction(self) -> float:
-        """The prune ratio, of the seen samples."""
+        """The prune ratio; it applies to the seen samples."""
         return self.prune_ratio
 
     def thresholds(self, table: ScoreTable, ranks: Ranks) -> Thresholds:

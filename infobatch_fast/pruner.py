@@ -1,4 +1,4 @@
-"""InfoBatch: the object that learns which samples are well learned, decides, weighs, and is checkpointed."""
+"""InfoBatch, the pruner: it keeps the scores, decides which samples to skip, weighs the losses, and goes into checkpoints."""
 
 from __future__ import annotations
 
@@ -30,43 +30,46 @@ from .stats import EpochStats
 class InfoBatch(Arguments, BatchCalls):
     """Unbiased dynamic data pruning: skips well-learned samples at random and weights the others so that the gradient stays right.
 
-    In a pruned epoch each sample whose last seen loss H is below the mean is skipped with probability r; the ones of them that
-    are kept weigh 1/(1 - r), all others weigh 1 (Eq. 3 of the paper), so that the expected sum of weighted losses is that
-    of the full data set. Unseen samples are always kept. The last epochs are full (Eq. 10).
+    In a pruned epoch, each sample whose last recorded loss H is below the mean is skipped with probability r. If it is kept, it
+    weighs 1/(1 - r). All other samples weigh 1 (Eq. 3 of the paper). So the expected sum of weighted losses is that of the full
+    data set. Unseen samples are always kept. The last epochs are full (Eq. 10).
 
     Args:
         data_source: The data set, or the number N of its samples; 1 <= N <= 2^40.
-        num_epochs: Epochs of the run, at least 1. They only place the end of pruning.
+        num_epochs: Number of epochs of the run, at least 1. It only decides where pruning ends.
         prune_ratio: r in [0, 1), the probability that a sample below the mean is skipped. It is not the fraction saved, which
             depends on how many samples are below.
-        delta: Fraction of the epochs after which all are full: epochs in [warmup_epochs, floor(delta * num_epochs)) are pruned.
+        delta: Fraction of the run after which all epochs are full: epochs in [warmup_epochs, floor(delta * num_epochs)) are pruned.
         warmup_epochs: Full epochs at the start.
-        policy: Another rule than ``MeanThreshold(prune_ratio)``: ``ImportanceSampling``, ``QuantileTiers``, ``RandomPruning``,
-            ``NoPruning``.
+        policy: A rule to use instead of ``MeanThreshold(prune_ratio)``: ``ImportanceSampling``, ``QuantileTiers``,
+            ``RandomPruning``, ``NoPruning``.
         shuffle: Visit samples in a new random order each epoch; otherwise in the order of their indices.
-        shard: "scattered" deals the samples to the ranks by a seeded permutation; "contiguous" gives each rank a range of indices,
-            for data that is read in shards, and is implied by ``shuffle=False``. The order is shuffled either way.
-        seed: In [0, 2^64). Decides everything that is random, together with the epoch. The same on all ranks.
-        num_replicas: Data-parallel ranks; by default those of ``process_group`` or of the default group, and 1 without one.
-        rank: The number of this one, in [0, num_replicas); by default that in the group.
+        shard: "scattered" deals the samples to the ranks by a seeded permutation. "contiguous" gives each rank a range of indices,
+            for data that is read in shards; ``shuffle=False`` implies it. With ``shuffle=True`` the order is shuffled either way.
+        seed: In [0, 2^64). Together with the epoch it decides everything that is random. It must be the same on all ranks.
+        num_replicas: Number of data-parallel ranks. The default is that of ``process_group`` or of the default group, and 1 without
+            one.
+        rank: The number of this rank, in [0, num_replicas). The default is its number in the group.
         process_group: The data-parallel process group.
         drop_last: With several ranks: cut the longer ranks instead of repeating samples of the shorter ones.
         device: Where scores and plan live: "cpu" (the default), "cuda" or "cuda:k". Take the device that computes the losses.
-        rescale: "epoch": the paper's weights, by which an epoch's gradients add up to those of the full data, in expectation; each
-            step is larger, by N / kept. "step": these weights times kept / N; each step's expected gradient is that of the full
-            data, and there are fewer of them. SGD near its highest learning rate needs "step" (docs/steps.md).
-        batch_size: Samples of a step on each rank; only for ``steps_per_epoch``.
-        steps_per_epoch: How long an epoch is, by default as long as its plan. S: each iteration of the sampler has S * batch_size
-            indices on each rank, and the next plan begins where the last one ends; ``num_epochs`` and ``set_epoch`` then count
-            these epochs, ``epoch`` the plans. ``math.inf``: an iteration never ends, and ``num_epochs`` counts plans.
+        rescale: "epoch" takes the paper's weights: in expectation, an epoch's gradients add up to those of the full data. Each step
+            is larger, by N / kept. "step" takes these weights times kept / N: each step's expected gradient is that of the full
+            data, and there are fewer steps. SGD near its highest learning rate needs "step" (docs/steps.md).
+        batch_size: Samples in a step on each rank; only for ``steps_per_epoch``.
+        steps_per_epoch: How long an epoch is. By default it is as long as its plan. With a number S, each iteration of the sampler
+            has S * batch_size indices on each rank, and the next plan begins where the last one ends. ``num_epochs`` and
+            ``set_epoch`` then count these epochs, and ``epoch`` counts the plans. With ``math.inf`` an iteration never ends, and
+            ``num_epochs`` counts plans.
         protect: Samples that are never pruned and weigh 1, whatever their score: their ids, or a bool mask of all N. Their scores
-            count in the threshold. The same on all ranks. An eighth of a byte a sample, and nothing where it is None.
-        check: "deferred": indices that do not belong to the data set are counted on the device and raised where the host looks
-            anyway, at the next plan or at ``stats``. "sync": each ``update`` checks first, and waits for the device.
+            count in the threshold. It must be the same on all ranks. It takes an eighth of a byte a sample, and nothing if it is
+            None.
+        check: "deferred" counts, on the device, indices that do not belong to the data set. The error is raised where the host
+            looks anyway: at the next plan or at ``stats``. "sync" checks first in each ``update``, and waits for the device.
 
     Attributes:
-        sampler: What a ``DataLoader`` takes. It holds the engine and not the pruner, so each is gone as soon as nobody uses it.
-        engine: What is inside, for the modules of this package; it may change with any release.
+        sampler: Pass it to a ``DataLoader``. It holds the engine and not the pruner, so each is freed as soon as nobody uses it.
+        engine: The inner parts, for the modules of this package. It may change with any release.
 
     Raises:
         TypeError: ``data_source`` has no length, an argument is of a wrong type, or the repr of ``policy`` holds an address.
@@ -142,13 +145,13 @@ class InfoBatch(Arguments, BatchCalls):
     # ---- an epoch ----
 
     def set_epoch(self, epoch: int) -> None:
-        """Selects an epoch, as in ``DistributedSampler``. Its plan is made when it is first needed, and stays.
+        """Selects an epoch, as in ``DistributedSampler``. Its plan is made when it is first needed, and then stays.
 
-        After ``load_state_dict`` an epoch before the current one is ignored, since trainers count from 0 or spin through past
-        epochs when they restart.
+        After ``load_state_dict`` an epoch before the current one is ignored, since trainers that restart count from 0 or run
+        through past epochs.
 
-        With ``steps_per_epoch`` it says that the trainer begins another epoch of its own, and what is missing of the one before is
-        left out: plans follow each other, and none is dropped.
+        With ``steps_per_epoch`` the call says that the trainer begins another epoch of its own. The rest of its previous epoch is
+        left out. Plans still follow each other, and none is dropped.
 
         Args:
             epoch: At least 0. Epochs from ``num_epochs`` on are full.
@@ -156,30 +159,32 @@ class InfoBatch(Arguments, BatchCalls):
         self.engine.epochs.select(epoch)
 
     def grow(self, new_size: Sized | int | None = None, *, protect: Protect | None = None) -> None:
-        """Takes up samples that were added at the end of the data set: ids [N, new_size), unseen, so kept until they have a score.
+        """Adds samples that the data set gained at its end, ids [N, new_size). They are unseen, so kept until they have a score.
 
-        It may be called between epochs: after an epoch was iterated to its end, which then is over, or before the plan of the
-        current one is made, as after ``set_epoch``. Scores and protected samples stay what they are; the samples are dealt out
-        anew, so each rank owns others than before. While it lasts there are two tables. On several ranks it is a collective call,
-        in which all scores are sent to all ranks once. What was made of the old size is made anew: loaders with persistent
-        workers, which hold a copy of the data set, and captured CUDA graphs of ``update``.
+        Call it between epochs: after an epoch was iterated to its end, which is then over, or before the plan of the current epoch
+        is made, as after ``set_epoch``. Scores and protected samples stay as they are. The samples are dealt out anew, so each rank
+        owns other samples than before. During the call there are two tables. On several ranks it is a collective call, which sends
+        all scores to all ranks once.
+
+        Make anew what was made for the old size: loaders with persistent workers, which hold a copy of the data set, and captured
+        CUDA graphs of ``update``.
 
         Args:
-            new_size: The number of samples, or a data set that takes the place of the old one; by default what the data set at
-                hand has now. N leaves all as it is, at any time.
-            protect: Samples that are never pruned, beside those which are not already: ids, or a mask of all ``new_size``.
+            new_size: The number of samples, or a data set that takes the place of the old one. The default is the present size of
+                the data set at hand. N changes nothing, and is allowed at any time.
+            protect: More samples that are never pruned, besides those that already are: ids, or a mask of all ``new_size``.
 
         Raises:
             TypeError, IndexError, torch.OutOfMemoryError: As for the constructor.
             ValueError: ``new_size`` is below N, or is not the length of the data set.
-            RuntimeError: An epoch is under way, as it always is with ``steps_per_epoch``, or the ranks do not agree. In every
+            RuntimeError: An epoch is under way, which is always so with ``steps_per_epoch``, or the ranks do not agree. In every
                 case nothing is changed.
         """
         self.engine.grow(new_size, protect)
 
     @property
     def progress(self) -> float:
-        """Fraction of the run that is done, in [0, 1], as the losses that came back on this rank tell. The host knows it.
+        """Fraction of the run that is done, in [0, 1], by the losses that came back on this rank. Does not wait for the device.
 
         (epoch + losses / indices of the epoch) / num_epochs; with ``steps_per_epoch=S``: steps / (num_epochs * S).
         """
@@ -187,12 +192,12 @@ class InfoBatch(Arguments, BatchCalls):
 
     @property
     def visited_fraction(self) -> float:
-        """Fraction of the run's visits that are done, in [0, 1]: visited samples / (visited + expected). The host knows it.
+        """Fraction of the run's visits done, in [0, 1]: visited samples / (visited + expected). Does not wait for the device.
 
-        ``progress`` counts all epochs alike, and here a full epoch counts as much more than a pruned one as it visits more samples.
-        Epochs to come count as in ``expected_steps``, and one that is cut short is done where the one before ended, so the last
-        step of the run reaches 1. It falls where a plan keeps more than was expected. With ``steps_per_epoch=S`` all epochs visit
-        as many samples, so it goes as ``progress`` does; with ``math.inf`` the epochs are the plans.
+        ``progress`` counts all epochs alike. Here a full epoch counts for more than a pruned one, in proportion to the samples that
+        it visits. Epochs to come count as in ``expected_steps``. An epoch that is cut short is done where the one before ended, so
+        the last step of the run reaches 1. The fraction falls where a plan keeps more than was expected. With ``steps_per_epoch=S``
+        all epochs visit as many samples, so it moves as ``progress`` does. With ``math.inf`` the epochs are the plans.
 
         Example:
             >>> pruner = InfoBatch(1000, num_epochs=2, delta=1.0)  # 1000 visits, and then 750, as is expected
@@ -203,11 +208,11 @@ class InfoBatch(Arguments, BatchCalls):
         return visits_share(self.engine.epochs)
 
     def steps(self, batch_size: int, drop_last: bool = False) -> int:
-        """Steps of the current epoch on each rank, after a restart those that are left of it. Makes its plan.
+        """Steps of the current epoch on each rank; after a restart, the steps that are left. Makes the plan of the epoch.
 
         Args:
             batch_size: Indices in a batch of one rank.
-            drop_last: Whether the loader leaves out a last batch that is smaller.
+            drop_last: Whether the loader leaves out a smaller last batch.
 
         Raises:
             TypeError: An iteration never ends.
@@ -217,8 +222,8 @@ class InfoBatch(Arguments, BatchCalls):
     def expected_steps(self, batch_size: int) -> int:
         """Expected number of steps of the whole run on each rank, for schedules and progress bars. Nothing waits for the device.
 
-        Epochs planned so far count as they were, pruned ones to come save what the latest pruned one saved, or, before there
-        is one, ``policy.expected_saved_fraction``. The longer the run, the better it is known. Each epoch is rounded to steps.
+        Epochs planned so far count as they were. Pruned epochs to come save what the latest pruned one saved or, before there is
+        one, ``policy.expected_saved_fraction``. The estimate gets better as the run goes on. Each epoch is rounded to whole steps.
 
         Args:
             batch_size: Indices in a batch of one rank.
@@ -244,17 +249,17 @@ class InfoBatch(Arguments, BatchCalls):
         return EpochStats.of(self.engine.epochs)
 
     def histogram(self, bins: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
-        """How the seen scores of all ranks are distributed. They are counted where they are, and no plan is made.
+        """Counts the seen scores of all ranks in bins. They are counted where they are, and no plan is made.
 
         Collective: on several ranks all must call it. Waits for the device.
 
         Args:
-            bins: 1 to 4,096. They are evenly spaced in sign(x) * (1 + log2(|x| / m)), m being the smallest magnitude other than
-                0: logarithmic on both sides of zero, from the smallest score to the largest.
+            bins: The number of bins, 1 to 4,096. They are evenly spaced in sign(x) * (1 + log2(|x| / m)), where m is the smallest
+                magnitude other than 0. So they are logarithmic on both sides of zero, from the smallest score to the largest.
 
         Returns:
-            Counts, int64 [bins], and edges, float64 [bins + 1], on the CPU. A bin holds edges[i] <= score < edges[i + 1], the
-            last one its upper edge too. Where nothing is seen all counts are 0.
+            Counts, int64 [bins], and edges, float64 [bins + 1], on the CPU. A bin holds edges[i] <= score < edges[i + 1]; the last
+            bin holds its upper edge too. If nothing is seen, all counts are 0.
 
         Raises:
             ValueError: ``bins`` is not in [1, 4096].
@@ -271,20 +276,20 @@ class InfoBatch(Arguments, BatchCalls):
     # ---- checkpoints ----
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a restart needs, between any two steps: scores, the plan in force and what of it was visited.
+        """All that a restart needs, between any two steps: the scores, the plan in force and which of its samples were visited.
 
         Returns:
             Numbers and tensors that ``torch.save`` writes and ``torch.load(weights_only=True)`` reads. The tensors are the live
-            ones: save or clone them before the next step. 4.75 bytes a sample.
+            ones: save or clone them before the next step. They take 4.75 bytes a sample.
         """
         return self.engine.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where ``state`` was taken: samples visited before do not come again, the others come in the same order.
 
-        The policy, the schedule, ``rescale`` and the device may differ from those of the saved run: the epoch in progress is
-        finished by its saved plan, later ones follow this pruner's arguments. ``rescale`` holds at once, but for losses that were
-        on their way, which keep their weights.
+        The policy, the schedule, ``rescale`` and the device may differ from those of the saved run. The epoch in progress is
+        finished by its saved plan; later epochs follow this pruner's arguments. ``rescale`` holds at once, except for losses that
+        were on their way: they keep their weights.
 
         Raises:
             ValueError: ``state`` does not fit (another format, data set size, seed or order) or is damaged; nothing is changed.

@@ -22,9 +22,9 @@ RUN = 1 << 10  # ints that exist at a time: fewer than a cache holds, so each ta
 
 @dataclass
 class _Progress:
-    """Where the newest iterator is: in a piece that began at ``first``. Elements taken from it are told from those left.
+    """Where the newest iterator is: in a piece that began at ``first``. The elements still left tell how many were taken.
 
-    ``check`` raises if it is the newest no more, as ``Piece.check``.
+    ``check`` raises, as ``Piece.check`` does, if this iterator is no longer the newest.
     """
 
     iteration: object
@@ -40,13 +40,14 @@ class _Progress:
 
 
 class _PlanSampler(DistributedSampler[Any]):
-    """What both samplers share: the face of ``DistributedSampler``, which trainers leave alone, and the position in the epoch.
+    """What both samplers share: the interface of ``DistributedSampler``, which trainers leave alone, and the position in the epoch.
 
-    ``DistributedSampler.__init__`` is not called: its lengths are fixed at construction, and here they follow the plan.
+    ``DistributedSampler.__init__`` is not called: it would fix the lengths at construction, and here they follow the plan.
 
     Attributes:
-        engine: That of the pruner, which samplers outlive.
-        check_loader: Called with the sampler when an iteration begins: a trainer's module may refuse a loader that would go wrong.
+        engine: The pruner's engine. A sampler may outlive the pruner.
+        check_loader: Called with the sampler when an iteration begins, so that a trainer's module can refuse a loader that would go
+            wrong.
     """
 
     _unit = 1  # indices in an element
@@ -64,12 +65,12 @@ class _PlanSampler(DistributedSampler[Any]):
 
     @property
     def num_replicas(self) -> int:  # type: ignore[override]
-        """Data-parallel ranks."""
+        """Number of data-parallel ranks."""
         return self.engine.ranks.num_replicas
 
     @property
     def rank(self) -> int:  # type: ignore[override]
-        """This one, from 0."""
+        """The number of this rank, from 0."""
         return self.engine.ranks.rank
 
     @property
@@ -79,7 +80,7 @@ class _PlanSampler(DistributedSampler[Any]):
 
     @property
     def seed(self) -> int:  # type: ignore[override]
-        """That of the pruner."""
+        """The pruner's seed."""
         return self.engine.settings.seed
 
     @property
@@ -89,38 +90,38 @@ class _PlanSampler(DistributedSampler[Any]):
 
     @property
     def num_samples(self) -> int:  # type: ignore[override]
-        """Indices in the iteration that comes next, or is under way, on this rank."""
+        """Indices on this rank in the iteration that is under way or comes next."""
         return self.engine.epochs.length()
 
     @property
     def total_size(self) -> int:  # type: ignore[override]
-        """The same on all ranks together."""
+        """As ``num_samples``, for all ranks together."""
         return self.engine.epochs.length() * self.num_replicas
 
     def is_stale(self) -> bool:
-        """Whether the newest iteration began under a plan that is not in force any more."""
+        """Whether the newest iteration began under a plan that is no longer in force."""
         return self._progress is not None and not self.engine.epochs.is_running(self._progress.iteration)
 
     def set_epoch(self, epoch: int) -> None:
-        """As ``InfoBatch.set_epoch``: trainers call it here."""
+        """Selects an epoch, as ``InfoBatch.set_epoch`` does; trainers call it here."""
         self.engine.epochs.select(epoch)
 
     def state_dict(self) -> dict[str, int]:
         """Epoch and position, the same few bytes on every rank. The scores are in ``InfoBatch.state_dict``.
 
-        Where epochs are of constant length or endless, ``epoch`` counts plans, and ``drawn`` all indices that came before.
+        Where epochs have a constant length or never end, ``epoch`` counts plans, and ``drawn`` counts all indices that came before.
         """
         reached = None if self._progress is None else self._progress.reached(self._unit)
         return self.engine.epochs.place(self._resume, reached)
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Goes on at a position, once, in the next iteration; at the end of an epoch, with the next one.
+        """Lets the next iteration, and only that one, go on at a position. At the end of an epoch, it begins the next epoch.
 
-        A pruner that was itself restored knows which samples were visited and leaves out just those, so the position is then
-        not applied a second time.
+        A pruner that was itself restored knows which samples were visited and leaves out just those. The position is then not
+        applied a second time.
 
         Raises:
-            ValueError: ``state`` is not one of this sampler's.
+            ValueError: ``state`` is not what this sampler's ``state_dict`` returns.
         """
         if not isinstance(state, dict) or not {"epoch", "position"} <= state.keys():
             raise ValueError(f"state must be what a sampler's state_dict() returned, with epoch and position, got {state!r}")
@@ -145,8 +146,8 @@ class _PlanSampler(DistributedSampler[Any]):
 class InfoBatchSampler(_PlanSampler):
     """Yields the indices of the current epoch's plan, for ``DataLoader(sampler=...)``. Made by ``InfoBatch``.
 
-    ``len`` is exact before iteration. Iterating twice, peeking or breaking off changes nothing; when an iteration was exhausted
-    and nobody calls ``set_epoch``, the next one is of the next epoch.
+    ``len`` is exact before iteration. Iterating twice, peeking or breaking off changes nothing. After an iteration that was
+    exhausted the next one is of the next epoch, unless ``set_epoch`` is called.
     """
 
     @property
@@ -169,14 +170,14 @@ class InfoBatchSampler(_PlanSampler):
                 yield progress.left
 
     def indices(self, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        """Positions [start, stop) of the epoch's order as a tensor, for loaders that take index arrays.
+        """Returns positions [start, stop) of the epoch's order as a tensor, for loaders that take index arrays.
 
         Args:
             start: First position, at least 0.
             stop: End, at most ``len(self)``, which is also the default.
 
         Returns:
-            int64 [stop - start], on the pruner's device: what iteration yields there.
+            int64 [stop - start], on the pruner's device: the indices that iteration yields there.
 
         Raises:
             ValueError: Not 0 <= start <= stop <= len.
@@ -185,14 +186,14 @@ class InfoBatchSampler(_PlanSampler):
         return self.engine.epochs.order(start, stop)
 
     def batches(self, batch_size: int, drop_last: bool = False) -> InfoBatchBatchSampler:
-        """The same order as lists of ``batch_size`` ints, for ``DataLoader(batch_sampler=...)``: faster than torch's own.
+        """The same order in lists of ``batch_size`` ints, for ``DataLoader(batch_sampler=...)``. It is faster than torch's own.
 
         Args:
             batch_size: At least 1.
-            drop_last: Leave out a last batch that is smaller.
+            drop_last: Leave out a smaller last batch.
 
         Raises:
-            ValueError: ``batch_size`` is not an int of at least 1, or not the one that ``steps_per_epoch`` was given for.
+            ValueError: ``batch_size`` is not an int of at least 1, or differs from the one that was given with ``steps_per_epoch``.
         """
         return InfoBatchBatchSampler(self, batch_size, drop_last)
 

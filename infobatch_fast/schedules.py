@@ -1,4 +1,4 @@
-"""Learning-rate schedules that end where they should though nobody knows the number of steps beforehand."""
+"""Learning-rate schedules that end where they should, although nobody knows the number of steps beforehand."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ SHARES = {"epochs": epochs_share, "visits": visits_share}
 class EpochProgressLR(LRScheduler):
     """Drives a scheduler by the fraction of the run that is done, not by counted steps.
 
-    After each ``step`` the inner scheduler stands at step floor(share * total_steps + 1/2), and never goes back; the share of the
+    After each ``step`` the inner scheduler stands at step floor(share * total_steps + 1/2). It never goes back. The share of the
     run that is done is ``pruner.progress`` or ``pruner.visited_fraction``. So the run ends where the schedule ends, however many
-    steps were pruned, and gradient accumulation changes nothing. Where epochs are cut short (``drop_last``, a trainer's limit of
+    steps were pruned, and gradient accumulation changes nothing. If epochs are cut short (``drop_last``, a trainer's limit of
     batches, a loop that breaks off), an epoch counts as done where the one before ended.
 
     Args:
         scheduler: Any torch scheduler that was built for ``total_steps`` steps, for instance ``OneCycleLR(total_steps=...)`` or
-            ``CosineAnnealingLR(T_max=...)``; one that needs a metric cannot be driven.
+            ``CosineAnnealingLR(T_max=...)``. A scheduler that needs a metric cannot be driven.
         pruner: Tells the share of the run that is done.
-        total_steps: What ``scheduler`` was built for. Any number will do that is fine enough, such as the steps of the run in full.
-        by: "visits": each visit of a sample is the same part of the schedule. "epochs": each epoch is, so the full ones at the end,
-            which hold more steps than others, are trained at the schedule's end; take it where a trainer cuts all epochs to the
-            same number of batches. With ``steps_per_epoch=S`` both are the same.
+        total_steps: The number of steps that ``scheduler`` was built for. Any number that is fine enough will do, such as the steps
+            of the run without pruning.
+        by: "visits": each visit of a sample is the same part of the schedule. "epochs": each epoch is the same part. The full
+            epochs at the end hold more steps than others, and are then trained at the schedule's end. Take "epochs" if a trainer
+            cuts all epochs to the same number of batches. With ``steps_per_epoch=S`` both are the same.
 
     Raises:
-        TypeError: ``scheduler`` is no torch scheduler, or ``ReduceLROnPlateau``.
-        ValueError: ``total_steps`` is not at least 1, or ``scheduler`` was built for another number, or has stepped already, or
-            ``by`` is something else.
+        TypeError: ``scheduler`` is not a torch scheduler, or is ``ReduceLROnPlateau``.
+        ValueError: ``total_steps`` is not at least 1; ``scheduler`` was built for another number or has stepped already; or ``by``
+            is something else.
 
     Example:
         >>> import torch
@@ -77,7 +78,7 @@ class EpochProgressLR(LRScheduler):
         self.last_epoch = 0
 
     def step(self, epoch: int | None = None) -> None:
-        """Call it after ``optimizer.step()``: brings the inner scheduler to where the run is.
+        """Brings the inner scheduler to where the run is. Call it after ``optimizer.step()``.
 
         Raises:
             ValueError: ``epoch`` was given.
@@ -101,7 +102,7 @@ class EpochProgressLR(LRScheduler):
         return self._inner.get_last_lr()
 
     def get_lr(self) -> list[Any]:
-        """The same; torch's schedulers compute theirs here."""
+        """As ``get_last_lr``; torch's schedulers compute their rates here."""
         return self.get_last_lr()
 
     @property
@@ -121,10 +122,10 @@ class EpochProgressLR(LRScheduler):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on where ``state_dict`` was taken. The pruner is restored by itself.
+        """Goes on where ``state_dict`` was taken. Restore the pruner by its own ``load_state_dict``.
 
         Raises:
-            ValueError: It is not of an ``EpochProgressLR`` with this ``total_steps`` and ``by``.
+            ValueError: ``state_dict`` is not that of an ``EpochProgressLR`` with this ``total_steps`` and ``by``.
         """
         is_dict = isinstance(state_dict, dict)
         if not is_dict or not {"scheduler", "last_epoch", "total_steps"} <= state_dict.keys() or not self._fits(state_dict):
@@ -148,7 +149,7 @@ class EpochProgressLR(LRScheduler):
         return numbers and 0 < ended <= 1 and 0 <= (saved or 0) <= 1 and state_dict["total_steps"] == self._total
 
     def _check_by(self, state_dict: dict[str, Any]) -> None:
-        """Makes sure that the saved schedule went by the same share of the run; states that do not say so went by epochs."""
+        """Makes sure that the saved schedule followed the same share of the run. States that do not name it followed the epochs."""
         by = state_dict.get("by", "epochs")
         if by != self._by:
             raise ValueError(

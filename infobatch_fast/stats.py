@@ -1,4 +1,4 @@
-"""What a user sees of an epoch."""
+"""The statistics of an epoch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .engine.noise import added_noise
 
 @dataclass(frozen=True)
 class EpochStats:
-    """What the plan of an epoch decided, and what has come of it. Counts are of all ranks unless they say otherwise.
+    """What the plan of an epoch decided, and what has come of it. Counts cover all ranks unless they say otherwise.
 
     Attributes:
         epoch: The epoch, from 0.
@@ -21,19 +21,19 @@ class EpochStats:
         thresholds: The scores below which tiers begin, ascending; empty in a full epoch.
         seen: Samples that had a score when the plan was made.
         tier_sizes: Samples of each tier, from tier 0, which is never pruned.
-        tier_kept: Kept ones of them.
+        tier_kept: Kept samples of each tier.
         weights: Weight of a kept sample of each tier.
         added_noise: The variance that skipping adds to the gradient of an epoch, divided by what uniform pruning of as many samples
-            adds: 1 is no better than chance, 0 is a full epoch. By this rank's scores as they are when ``stats`` is first asked
-            for under the plan, without unseen and protected samples. The norm of a sample's gradient is that which
-            ``ImportanceSampling`` takes; of other policies' scores, which are taken to be cross-entropy losses, 1 - exp(-score).
-            Negative scores have 0.
+            adds: 1 is no better than chance, 0 is a full epoch. It is computed from this rank's scores, as they are when ``stats``
+            is first asked for under the plan, without unseen and protected samples. The norm of a sample's gradient is the one that
+            ``ImportanceSampling`` takes. With other policies it is 1 - exp(-score), and scores are taken to be cross-entropy
+            losses. Negative scores have norm 0.
         scored: Losses that ``update`` got on this rank since the plan was made.
-        non_finite: Those among them that were NaN or infinite, and did not enter the table; a restart counts anew.
-        unkept: Those among them of samples that the plan does not keep, late ones apart: the loader is not the pruner's if there
-            are any. A restart counts anew.
+        non_finite: How many of these losses were NaN or infinite, and did not enter the table. A restart counts anew.
+        unkept: How many of these losses belong to samples that the plan does not keep, without late ones. If there are any, the
+            loader is not the pruner's. A restart counts anew.
         total_saved_fraction: 1 - kept / num_samples over all epochs planned so far.
-        plan_seconds: Wall-clock time in which this rank made the plan.
+        plan_seconds: Wall-clock seconds in which this rank made the plan.
     """
 
     epoch: int
@@ -55,7 +55,7 @@ class EpochStats:
 
     @classmethod
     def of(cls, epochs: Epochs) -> EpochStats:
-        """The statistics of the current epoch, whose plan is made if need be. Waits for the device.
+        """Returns the statistics of the current epoch, and makes its plan if need be. Waits for the device.
 
         Raises:
             IndexError: ``update`` got indices that do not belong here.

@@ -1,4 +1,4 @@
-"""Streams: of an iterable data set only those samples come that the current plan keeps, in worker processes too."""
+"""Streams: an iterable data set yields only the samples that the current plan keeps, in worker processes too."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ Key = str | int | Callable[[Any], int]
 
 
 class KeptOnly(IterableDataset[tuple[int, Any]]):
-    """The samples of a stream that the current plan keeps, as (id, sample): what ``InfoBatch.update`` needs comes with the batch.
+    """Yields the samples of a stream that the current plan keeps, as (id, sample): a batch brings the ids for ``InfoBatch.update``.
 
-    Call ``set_epoch`` before each iteration, in the main process and in place of ``InfoBatch.set_epoch``: it makes the plan and
-    writes one bit a sample into shared memory, where the workers read it. A pruned sample is read, and then neither decoded nor
+    Call ``set_epoch`` before each iteration, in the main process and in place of ``InfoBatch.set_epoch``. It makes the plan and
+    writes one bit a sample into shared memory, where the workers read it. A pruned sample is still read, but neither decoded nor
     collated if those stages come after the filter. In an epoch that goes on after ``InfoBatch.load_state_dict``, samples that were
     trained on before do not come again, so the stream itself may begin anew.
 
-    The stream shuffles, and deals its samples to workers and ranks, as it did; see docs/streams.md for several ranks. It has no
-    length: ``InfoBatch.stats.kept`` says how many samples come.
+    The stream shuffles as before, and deals its samples to workers and ranks as before; see docs/streams.md for several ranks.
+    ``KeptOnly`` has no length: ``InfoBatch.stats.kept`` says how many samples come.
 
     Args:
-        dataset: An iterable-style data set whose samples carry ids, 0 ... N - 1 for the N of the pruner. Each worker must iterate
-            over other samples.
-        pruner: Decides. With several ranks it must be constructed with ``shard="contiguous"``, and each rank's stream must bring
-            the samples of ``ids`` and no others.
-        key: Where a sample's id is: a field of the sample, by name or position, or a function of the sample. Without it the
-            samples are (id, sample) pairs already.
+        dataset: An iterable-style data set whose samples carry ids, 0 ... N - 1 for the N of the pruner. No two workers may iterate
+            over the same samples.
+        pruner: Decides which samples are kept. With several ranks, construct it with ``shard="contiguous"``. Each rank's stream
+            must then bring the samples of ``ids`` and no others.
+        key: Where a sample's id is: a field of the sample, by name or position, or a function of the sample. With None the samples
+            are (id, sample) pairs already.
 
     Attributes:
         dataset: The wrapped data set.
         ids: The range of ids that this rank's stream must bring; all N on one rank.
 
     Raises:
-        TypeError: ``dataset`` is map-style, or an iterator, which can be read only once; or ``pruner`` is none.
-        ValueError: Several ranks, and the samples of a rank are no range; or the pruner has ``steps_per_epoch``.
+        TypeError: ``dataset`` is map-style, or is an iterator, which can be read only once; or ``pruner`` is not an ``InfoBatch``.
+        ValueError: There are several ranks, and a rank's samples are not a range; or the pruner has ``steps_per_epoch``.
 
     Example:
         >>> from torch.utils.data import IterableDataset
@@ -90,14 +90,14 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
         self._calls, self._has_warned = 0, False
 
     def set_epoch(self, epoch: int) -> None:
-        """Selects an epoch, makes its plan and shows it to the workers; to be called before each iteration.
+        """Selects an epoch, makes its plan and shows it to the workers. Call it before each iteration.
 
-        One look-up a sample. On several ranks the plan makes it a collective call. The wrapped data set's own ``set_epoch`` is
-        called as well, if it has one. An epoch may be selected again, to iterate over it again. Warns, once, where samples came
-        twice since the call before, as they do where workers read the same ones.
+        It costs one look-up a sample. On several ranks it is a collective call, because of the plan. If the wrapped data set has a
+        ``set_epoch`` of its own, that is called as well. An epoch may be selected again, to iterate over it again. Warns, once, if
+        samples came twice since the call before, as they do when workers read the same ones.
 
         Args:
-            epoch: As for ``InfoBatch.set_epoch``, which ignores epochs before the restored one after a restart.
+            epoch: As for ``InfoBatch.set_epoch``: after a restart, epochs before the restored one are ignored.
 
         Raises:
             RuntimeError: Called in a worker process, or on a copy.
@@ -158,11 +158,11 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
             self._look_back()
 
     def state_dict(self) -> dict[str, Any]:
-        """The wrapped data set's state if it has one, for loaders that save streams. What was visited is in the pruner's state."""
+        """The wrapped data set's state if it has one, for loaders that save streams. The pruner's state holds what was visited."""
         return {"dataset": self.dataset.state_dict() if hasattr(self.dataset, "state_dict") else None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where the wrapped data set was; one without a state begins anew, and visited samples are left out."""
+        """Goes on where the wrapped data set was. A data set without a state begins anew, and visited samples are left out."""
         if state["dataset"] is not None:
             self.dataset.load_state_dict(state["dataset"])
 
@@ -181,7 +181,7 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
             warnings.warn(f"epoch {epoch} of this KeptOnly: {problem}", RuntimeWarning, stacklevel=3)
 
     def _write(self, engine: Engine, looked_at: int) -> None:
-        """One bit a sample, by id: of those bits of its mark that are looked at, the kept one is set and no other."""
+        """Writes one bit a sample, by id: set if only the kept bit is set of those bits of its mark that are in ``looked_at``."""
         self._words[3] = 0
         powers = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=engine.device)
         for start in range(self.ids.start, self.ids.stop, CHUNK):

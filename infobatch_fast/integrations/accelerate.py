@@ -32,25 +32,27 @@ except ImportError as error:
 def prepare(accelerator: Accelerator, loader: DataLoader[Any], name: str | None = "infobatch") -> Any:
     """Does for the training loader what ``accelerator.prepare`` does for others, but leaves its sampler alone.
 
-    Device placement, gradient accumulation and stateful loaders work as after ``accelerator.prepare``, which would deal the
-    batches out among the ranks once more: the pruner's sampler yields this rank's samples already. Model, optimizer and
-    evaluation loaders go through ``accelerator.prepare``. Select epochs by the prepared loader's ``set_epoch``, which tells the
-    pruner too: accelerate counts epochs of its own, and sends their number at each iteration. ``gather_for_metrics`` leaves out
-    nothing. ``skip_first_batches`` of an epoch that goes on after a restart raises an error when it is iterated.
+    Device placement, gradient accumulation and stateful loaders work as after ``accelerator.prepare``. That call would deal the
+    batches out among the ranks once more, but the pruner's sampler yields this rank's samples already. Model, optimizer and
+    evaluation loaders go through ``accelerator.prepare``.
+
+    Select epochs by the prepared loader's ``set_epoch``, which tells the pruner too: accelerate counts epochs of its own, and sends
+    their number at each iteration. ``gather_for_metrics`` leaves out nothing. After a restart, ``skip_first_batches`` of the epoch
+    that goes on raises an error when it is iterated.
 
     Args:
         accelerator: The accelerator, made before the pruner, so that the pruner finds the process group.
-        loader: ``DataLoader(with_index(dataset), B, sampler=pruner.sampler)``, or
-            ``batch_sampler=pruner.sampler.batches(B)``; B samples a rank.
-        name: ``accelerator.save_state(folder)`` writes the pruner's state to ``folder/name``, and ``load_state`` reads it, on any
-            number of ranks. None: neither.
+        loader: ``DataLoader(with_index(dataset), B, sampler=pruner.sampler)``, or ``batch_sampler=pruner.sampler.batches(B)``, with
+            B samples a rank.
+        name: The name of a folder. ``accelerator.save_state(folder)`` writes the pruner's state to ``folder/name``, and
+            ``load_state`` reads it, on any number of ranks. With None they do neither.
 
     Returns:
         The prepared loader. ``accelerator.prepare`` returns it unchanged.
 
     Raises:
-        TypeError: The loader's sampler is not the one of a pruner.
-        ValueError: The loader was sharded already, its data set is not that of the pruner, or pruner and accelerator do not fit.
+        TypeError: The loader's sampler is not a pruner's.
+        ValueError: The loader was sharded already, its data set is not the pruner's, or pruner and accelerator do not fit.
 
     Example:
         >>> pruner = InfoBatch(dataset, num_epochs=3, device=accelerator.device)                        # doctest: +SKIP
@@ -88,7 +90,7 @@ def save(pruner: InfoBatch, folder: str | os.PathLike[str]) -> None:
 
     Args:
         pruner: What to save.
-        folder: Where to; it is made, and all ranks see it.
+        folder: The folder to write to. It is made, and all ranks must see it.
     """
     _save(pruner.engine, folder)
 
@@ -103,8 +105,8 @@ def load(pruner: InfoBatch, folder: str | os.PathLike[str]) -> None:
     """Reads a pruner's state from a folder that ``save`` wrote, on any number of ranks. All ranks call it.
 
     Raises:
-        FileNotFoundError: There is none, or it was not written to its end.
-        ValueError: It belongs to another data set, seed or order.
+        FileNotFoundError: The folder holds no state, or the state was not written to its end.
+        ValueError: The state belongs to another data set, seed or order.
     """
     _load(pruner.engine, folder)
 

@@ -1,4 +1,4 @@
-"""InfoBatch in PyTorch Lightning: a callback that tells the trainer what it does not expect, epochs of different lengths."""
+"""InfoBatch in PyTorch Lightning: a callback that tells the trainer how long each epoch is, as their lengths differ."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Saved(NamedTuple):
-    """What a state does not hold of the pruner that it was taken of, for a tuner that puts it back in the same run."""
+    """What a pruner's state does not hold, for a tuner that puts that state back in the same run."""
 
     at_start: bool  # of the first epoch
     planned: tuple[int, int]  # samples, and those kept, of the plans before
@@ -38,7 +38,7 @@ class Saved(NamedTuple):
 
     @classmethod
     def of(cls, epochs: Epochs) -> Saved:
-        """What there is now."""
+        """Takes these values from the pruner as it is now."""
         plan, samples, kept = epochs.plan_in_force, epochs.planned_samples, epochs.planned_kept
         is_new = epochs.saved_plan() is None if plan is None else epochs.scored == 0
         if plan is not None:
@@ -46,7 +46,7 @@ class Saved(NamedTuple):
         return cls(epochs.epoch == 0 and is_new, (samples, kept), epochs.saved_fraction)
 
     def put_back(self, epochs: Epochs) -> None:
-        """After the state was loaded. At the start of a run, that was no restart."""
+        """Puts these values back after the state was loaded. If that was at the start of a run, it was no restart."""
         if self.at_start:
             epochs.begin_anew()
             epochs.planned_samples, epochs.planned_kept = self.planned
@@ -57,20 +57,20 @@ class InfoBatchCallback(Callback):
     """Lets a ``Trainer`` train with InfoBatch: epochs, their lengths, checkpoints and logged statistics.
 
     The loader takes ``sampler=pruner.sampler``, and ``training_step`` returns ``pruner.update(index, losses)``. The callback
-    selects the epoch; sets the number of batches anew in each, which Lightning takes from the first epoch alone, so that
-    validation runs and progress bars end where they should; puts the pruner's state into every checkpoint and takes it from
-    there, in the middle of an epoch too, and after a tuner's trial; lets ``update`` raise where Lightning does not train; and logs
-    ``infobatch/...`` at the end of each epoch. ``use_distributed_sampler`` may stay as it is, and
+    selects the epoch. It sets the number of batches anew in each epoch, so that validation runs and progress bars end where they
+    should; Lightning takes the number from the first epoch alone. It puts the pruner's state into every checkpoint and takes it
+    from there, in the middle of an epoch too, and after a tuner's trial. It makes ``update`` raise where Lightning does not train.
+    It logs ``infobatch/...`` at the end of each epoch. ``use_distributed_sampler`` may stay as it is, and
     ``reload_dataloaders_every_n_epochs`` is not needed.
 
     Args:
-        pruner: The pruner. None takes ``pruner`` of the LightningModule or else of its LightningDataModule, made in ``setup``:
-            with several ranks it must be made there, as the process group does not exist before.
+        pruner: The pruner. None takes ``pruner`` of the LightningModule, or else of its LightningDataModule, made in ``setup``.
+            With several ranks it must be made there, as the process group does not exist before.
 
     Raises:
-        TypeError: ``pruner`` is no InfoBatch, or none was found.
-        ValueError: The train loader does not draw from the pruner, its data set is of another size, or the pruner is not of as
-            many ranks as the trainer.
+        TypeError: ``pruner`` is not an InfoBatch, or none was found.
+        ValueError: The train loader does not draw from the pruner, its data set has another size, or the pruner and the trainer
+            differ in their number of ranks.
         RuntimeError: ``training_step`` does not call ``update``.
 
     Example:
@@ -101,14 +101,14 @@ class InfoBatchCallback(Callback):
         return self._pruner
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forgets the run before: a module makes another pruner in its own ``setup``, which follows."""
+        """Forgets the run before. The module's own ``setup`` follows, and makes another pruner."""
         if stage == "fit":
             self._pruner, self._saved = None, None
 
     # ---- checkpoints ----
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Adds the state, which all ranks send to the first one: it alone writes the file."""
+        """Adds the pruner's state. All ranks send it to the first one, which alone writes the file."""
         if self._pruner is None and trainer.state.fn == "fit":  # a tuner saves the model before training starts
             self._find_pruner(trainer, pl_module)
             self.pruner.set_epoch(epochs_done(trainer))
@@ -117,7 +117,7 @@ class InfoBatchCallback(Callback):
             checkpoint[KEY] = gather_state(self._pruner.engine.epochs)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Restores the state when training goes on, or a tuner has tried some steps; other runs leave the pruner alone."""
+        """Restores the state when training goes on, or when a tuner has tried some steps. Other runs leave the pruner alone."""
         if trainer.state.fn != "fit":
             return
         self._find_pruner(trainer, pl_module)
@@ -158,7 +158,7 @@ class InfoBatchCallback(Callback):
         self._leave()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """As ``on_validation_end``, which does not come then."""
+        """As ``on_validation_end``, which is not called after an exception."""
         self._leave()
 
     def _enter(self, stage: str, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -174,12 +174,12 @@ class InfoBatchCallback(Callback):
     # ---- epochs ----
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Finds the pruner, and checks that it is of as many ranks and epochs as the trainer."""
+        """Finds the pruner, and checks that it has as many ranks and epochs as the trainer."""
         self._find_pruner(trainer, pl_module)
         warn_of_epochs(trainer, self.pruner)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes up an epoch in its middle, or at its end, where a checkpoint was taken there."""
+        """Goes on in the middle of an epoch, or at its end, if a checkpoint was taken there."""
         loop = trainer.fit_loop
         progress = loop.epoch_loop.batch_progress
         drawn_from = check_loaders(trainer, self.pruner)
@@ -201,7 +201,7 @@ class InfoBatchCallback(Callback):
         self._epoch_ended = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Sets the lengths of an epoch that began unannounced, behind the end of one from a checkpoint."""
+        """Sets the lengths of an epoch that began unannounced, after the end of an epoch from a checkpoint."""
         if self._epoch_ended:
             self._epoch_ended = False
             progress, fetcher = trainer.fit_loop.epoch_loop.batch_progress, part(trainer.fit_loop, "_data_fetcher")

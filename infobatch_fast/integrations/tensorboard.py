@@ -37,8 +37,8 @@ class TensorBoardWriter:
         """Writes the current epoch. Call it once an epoch, after the last step, on all ranks; rank 0 writes.
 
         Args:
-            pruner: Whose statistics.
-            step: TensorBoard's step; None is the epoch.
+            pruner: The pruner whose statistics are written.
+            step: TensorBoard's step. None takes the epoch.
             **extra: More scalars.
 
         Raises:

@@ -41,26 +41,26 @@ FOLDER = "infobatch"  # in each of the trainer's checkpoints
 
 
 class InfoBatchTrainer(SampleLossTrainer):
-    """``transformers.Trainer`` that skips well-learned samples. What it does else, and all its other arguments, are the Trainer's.
+    """A ``transformers.Trainer`` that skips well-learned samples. All else it does, and all its other arguments, are the Trainer's.
 
-    Epochs are as long as their plans, the learning rate follows the fraction of the run that is done, and the state of the pruner
-    lies beside the trainer's in each checkpoint, so that ``resume_from_checkpoint`` goes on in the middle of an epoch.
+    Epochs are as long as their plans. The learning rate follows the fraction of the run that is done. Each checkpoint holds the
+    pruner's state beside the trainer's, so that ``resume_from_checkpoint`` goes on in the middle of an epoch.
 
     Args:
         *args: As for ``Trainer``.
-        infobatch: Keyword arguments for ``InfoBatch``, whose num_epochs, seed and device are by default those of the training
-            arguments; or an ``InfoBatch`` over the training set; None is all defaults.
-        per_sample_loss: ``f(outputs, labels)`` that returns one loss for each sample, [B], if the model's own loss is not that
-            of a classifier or a language model. ``labels`` is what the batch calls labels, or a dict where it has several kinds.
-            What needs more than these overrides ``compute_sample_losses``.
-        schedule_by: Whether the learning rate follows the visits or the epochs that are done, as ``by`` of ``EpochProgressLR``.
+        infobatch: Keyword arguments for ``InfoBatch``; num_epochs, seed and device default to those of the training arguments. Or
+            an ``InfoBatch`` over the training set. None takes all defaults.
+        per_sample_loss: ``f(outputs, labels)`` that returns one loss for each sample, [B]. Pass it if the model's own loss is not
+            that of a classifier or a language model. ``labels`` is what the batch calls labels, or a dict if it has several kinds.
+            If the loss needs more than these, override ``compute_sample_losses``.
+        schedule_by: What the learning rate follows, the visits or the epochs that are done, as ``by`` of ``EpochProgressLR``.
         **kwargs: As for ``Trainer``.
 
     Attributes:
-        pruner: The ``InfoBatch``; None without a training set. A second run begins with a new one, unless it is the caller's own.
+        pruner: The ``InfoBatch``; None without a training set. A second run begins with a new one, unless the caller passed it.
 
     Raises:
-        ValueError: An option of the Trainer that reduces losses, or orders or shards samples itself; the message says which.
+        ValueError: An option of the Trainer reduces losses, or orders or shards samples itself; the message says which.
         RuntimeError: A training step recorded no loss.
 
     Example:
@@ -87,7 +87,7 @@ class InfoBatchTrainer(SampleLossTrainer):
         self.add_callback(self._watch)
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """A run: the first one, another, one with other arguments as in a search, or one more try with smaller batches."""
+        """Trains a run: the first one, another, one with other arguments as in a search, or one more try with smaller batches."""
         if self.train_dataset is not None:
             defaults, is_own = default_arguments(self), isinstance(self._infobatch, InfoBatch)
             if self.pruner is None or (not is_own and (self._has_trained or defaults != self._pruned_by)):
@@ -97,7 +97,7 @@ class InfoBatchTrainer(SampleLossTrainer):
         return super()._inner_training_loop(*args, **kwargs)
 
     def get_train_dataloader(self) -> Any:
-        """The training loader: the pruner's order, each batch with its indices under ``infobatch_index``."""
+        """The training loader, in the pruner's order. Each batch holds its indices under ``infobatch_index``."""
         dataset, collator, args = self.train_dataset, self.data_collator, self.args
         if dataset is None:
             return super().get_train_dataloader()  # which says what is missing
@@ -129,7 +129,7 @@ class InfoBatchTrainer(SampleLossTrainer):
     lr_scheduler: Any
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """The Trainer's scheduler, driven by the progress of the run. One of the caller's, or a metric's, stays as it is."""
+        """The Trainer's scheduler, driven by the run's progress. The caller's own, or one that needs a metric, is left alone."""
         made_here = self.lr_scheduler is None
         scheduler = super().create_scheduler(num_training_steps, optimizer)
         counts_steps = isinstance(scheduler, LRScheduler) and not isinstance(scheduler, ReduceLROnPlateau)
@@ -146,7 +146,7 @@ class InfoBatchTrainer(SampleLossTrainer):
         return super().set_initial_training_values(args, whole, *rest)
 
     def _full_batches(self) -> int:
-        """At least the batches of an epoch that keeps all."""
+        """The batches of an epoch that keeps all, or a few more."""
         ranks, samples = self.pruner.num_replicas, self.pruner.num_samples
         most = samples if ranks == 1 else -(-samples // ranks) + 8  # samples are dealt in rows of eight
         return int(-(-most // self._train_batch_size))
@@ -159,7 +159,7 @@ class InfoBatchTrainer(SampleLossTrainer):
         resume_from_checkpoint: str | None,
         trial: Any,
     ) -> tuple[int, int]:
-        """What the Trainer restores, and the pruner's state; nothing is skipped, as the pruner leaves out what was visited."""
+        """Restores what the Trainer does, and the pruner's state. It skips nothing, as the pruner leaves out what was visited."""
         super()._init_training_state(max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial)
         if resume_from_checkpoint is None:
             return 0, 0
@@ -171,7 +171,7 @@ class InfoBatchTrainer(SampleLossTrainer):
         return epoch, 0
 
     def _run_epoch(self, *, epoch: int, train_dataloader: Any, **kwargs: Any) -> None:
-        """An epoch with its own number of steps, where the Trainer would take that of the first."""
+        """Trains an epoch with its own number of steps; the Trainer would take that of the first."""
         train_dataloader.set_epoch(epoch)
         if self.pruner.epoch != epoch:
             raise RuntimeError(

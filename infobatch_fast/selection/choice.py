@@ -1,4 +1,4 @@
-"""Which samples a kept fraction holds."""
+"""Chooses the samples of a kept fraction."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ def select(
     labels: torch.Tensor | Sequence[int] | None = None,
     seed: int = 0,
 ) -> torch.Tensor:
-    """The ids of a kept fraction of the samples, exactly ``round(keep * N)`` of them.
+    """Returns the ids of a kept fraction of the samples, exactly ``round(keep * N)`` of them.
 
-    A function of its arguments alone: all ranks that pass the same get the same. Of equal scores the lower ids come first. With
-    ``labels`` each class keeps the same fraction: its share of the whole number, rounded down, and one more for the classes of
-    the largest remainders, of equal ones for the smaller class, and of equal classes for the smaller label.
+    The result depends on the arguments alone, so all ranks that pass the same get the same. Of equal scores the lower ids come
+    first. With ``labels`` each class keeps the same fraction: its share of the whole number, rounded down. The samples still
+    missing come one each from the classes with the largest remainders. Of equal remainders the smaller class goes first, and of
+    equal classes the smaller label.
 
     Args:
-        scores: [N] of any real dtype, a tensor, a NumPy array or a sequence; higher is harder. N itself will do for "random",
-            which looks at no score.
-        keep: The fraction in (0, 1]. A half is rounded to the even number, as Python does.
+        scores: [N] of any real dtype: a tensor, a NumPy array or a sequence. Higher is harder. For "random", which looks at no
+            score, N itself will do.
+        keep: The fraction to keep, in (0, 1]. A half is rounded to the even number, as Python does.
         order: "hardest" keeps the highest scores, "easiest" the lowest, "random" any.
         labels: Class of each sample, [N] of an integer dtype; None for no classes.
-        seed: In [0, 2^32). What "random" keeps.
+        seed: In [0, 2^32). It decides what "random" keeps.
 
     Returns:
-        int64, ascending, on the CPU: ``Subset(dataset, ids.tolist())``. Waits for the device of ``scores``.
+        Ids, int64, ascending, on the CPU, for ``Subset(dataset, ids.tolist())``. Waits for the device of ``scores``.
 
     Raises:
         TypeError: A wrong dtype or type.
-        ValueError: A score is NaN, as ``pruner.scores()`` is for unseen samples; labels of another length; an argument out of
-            range; a ``keep`` that keeps none.
+        ValueError: A score is NaN, as ``pruner.scores()`` is for unseen samples; ``labels`` has another length; an argument is out
+            of range; or ``keep`` keeps no sample.
 
     Example:
         >>> select(torch.tensor([0.1, 0.9, 0.5, 0.7]), keep=0.5)
@@ -71,7 +72,7 @@ def select(
 
 
 def _ranked(scores: Any, order: str, seed: int) -> torch.Tensor:
-    """All ids, int64 [N], those that are kept first in front."""
+    """All ids, int64 [N], in the order in which they are kept."""
     if isinstance(scores, Integral) and order != "random":
         raise TypeError(f"scores must be one number a sample for order={order!r}, got {scores!r}: an int will do for 'random'")
     if order == "random":

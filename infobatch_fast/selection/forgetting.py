@@ -20,15 +20,15 @@ LARGEST = 1 << 31
 class ForgettingEvents:
     """Counts the forgetting events of each sample: it was right when it was last visited, and now it is wrong.
 
-    Samples that are never forgotten are candidates to leave out. One that was never right has no events either, but for the
-    opposite reason, and the paper puts those beyond all others: so does ``scores``.
+    Samples that are never forgotten are candidates to leave out. A sample that was never right has no events either, but for the
+    opposite reason. The paper puts such samples above all others, and so does ``scores``.
 
     Args:
         num_samples: N, from 1 to 2^31.
         device: "cpu" (the default), "cuda" or "cuda:k": the device that computes the logits. 5 bytes a sample.
 
     Raises:
-        TypeError, ValueError: ``num_samples`` is no int or out of range, or ``device`` is no such device.
+        TypeError, ValueError: ``num_samples`` is not an int or is out of range, or ``device`` is not such a device.
         RuntimeError: ``device`` asks for CUDA where there is none.
 
     Example:
@@ -57,12 +57,12 @@ class ForgettingEvents:
 
     @torch.no_grad()
     def update(self, index: Index, correct: torch.Tensor) -> None:
-        """Notes a batch, once each time that its samples are visited. Nothing waits for the device.
+        """Notes a batch. Call it once for each visit of its samples. Nothing waits for the device.
 
         Args:
-            index: Sample ids, int64 [B] (other integer dtypes, lists and a single int are converted). Where an id occurs twice in
-                a batch, the last one counts.
-            correct: Whether the model had each right: bool [B], ``logits.argmax(1) == labels``.
+            index: Sample ids, int64 [B] (other integer dtypes, lists and a single int are converted). If an id occurs twice in a
+                batch, the last one counts.
+            correct: Whether the model had each sample right: bool [B], ``logits.argmax(1) == labels``.
 
         Raises:
             TypeError: A wrong dtype or type.
@@ -87,7 +87,7 @@ class ForgettingEvents:
 
     @property
     def counts(self) -> torch.Tensor:
-        """Forgetting events of each sample, int32 [N], a copy on the device. Waits for it.
+        """Forgetting events of each sample, int32 [N], a copy on the device. Waits for the device.
 
         Raises:
             IndexError: On CUDA: ``update`` got ids that are out of range. It is raised once; the other samples' counts are right.
@@ -97,34 +97,34 @@ class ForgettingEvents:
 
     @property
     def never_learned(self) -> torch.Tensor:
-        """Which samples were visited and never right, bool [N] on the device. Waits for it and raises as ``counts``."""
+        """Which samples were visited and never right, bool [N] on the device. Waits for the device and raises as ``counts``."""
         self._raise_outside()
         return self._status[:-1] == NEVER_RIGHT
 
     def scores(self) -> torch.Tensor:
-        """What ``select`` takes: float32 [N] on the device. Waits for it and raises as ``counts``.
+        """The scores for ``select``, float32 [N] on the device. Waits for the device and raises as ``counts``.
 
         Returns:
-            The counts; for samples that were never right the largest count and 1 more, so that they rank above all; NaN for
-            samples that were never visited.
+            The counts. Samples that were never right have the largest count plus 1, so that they rank above all others. Samples
+            that were never visited have NaN.
         """
         counts, status = self.counts, self._status[:-1]
         scores = torch.where(status == NEVER_RIGHT, counts.max() + 1, counts).float()
         return scores.masked_fill(status == UNSEEN, float("nan"))
 
     def gather(self, process_group: dist.ProcessGroup | None = None) -> ForgettingEvents:
-        """The events of all ranks together, the same on each of them; this object stays as it is and goes on counting.
+        """Joins the events of all ranks, with the same result on each of them. This object stays as it is and goes on counting.
 
         Collective: all ranks of the group must call it. 16 bytes a sample are added up over the ranks. Counts are sums. They are
-        exact where a sample stays with its rank, as with a pruner's sampler; with a ``DistributedSampler`` that shuffles, a sample
-        that is right on one rank and then wrong on another is not noticed.
+        exact if a sample stays with its rank, as with a pruner's sampler. With a ``DistributedSampler`` that shuffles, it is not
+        noticed when a sample is right on one rank and then wrong on another.
 
         Args:
             process_group: The data-parallel process group; None for the default one, or for a single process without any.
 
         Raises:
-            IndexError: On all ranks: on CUDA ``update`` got ids that are out of range on one of them.
-            RuntimeError: On all ranks: they differ in ``num_samples``.
+            IndexError: On all ranks, with CUDA: ``update`` got ids on one of them that are out of range.
+            RuntimeError: On all ranks: the ranks differ in ``num_samples``.
         """
         ranks = find_ranks(None, None, process_group)
         with ranks.waiting_for("the forgetting events of all ranks"):
@@ -155,7 +155,7 @@ class ForgettingEvents:
         """Goes on where ``state`` was taken; the device may differ.
 
         Raises:
-            ValueError: It does not fit or is damaged; nothing is changed.
+            ValueError: ``state`` does not fit or is damaged; nothing is changed.
         """
         counts, status = self._checked_state(state)
         self._counts[:-1].copy_(counts)

@@ -26,8 +26,8 @@ def error_norms(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         labels: Class indices, int64 [B], or soft labels, floating [B, C]; on the device of ``logits``.
 
     Returns:
-        float32 [B] on the device of ``logits``, without a gradient: as ``update(index, losses, scores=...)`` and
-        ``record(index, scores)`` take it. NaN where a logit is NaN or +infinity, or all are -infinity.
+        float32 [B] on the device of ``logits``, without a gradient. It goes into ``update(index, losses, scores=...)`` and
+        ``record(index, scores)``. NaN where a logit is NaN or +infinity, or where all logits are -infinity.
 
     Raises:
         TypeError: A wrong dtype or type.
@@ -70,9 +70,9 @@ def gradient_norms(
     another mask for each sample, from torch's generator; after ``model.eval()`` the same call gives the same norms.
 
     Args:
-        model: Any module that torch.func can run: no batch normalisation by the batch, no change of a buffer in place by what
-            depends on the inputs, no Python branch on values.
-        loss: What of a batch of one sample makes its loss: (outputs [1, ...], label [1, ...]) -> one number, such as
+        model: Any module that torch.func can run. It must not normalise by the statistics of the batch, change a buffer in place by
+            something that depends on the inputs, or branch in Python on values.
+        loss: A function that makes the loss of a batch of one sample: (outputs [1, ...], label [1, ...]) -> one number, such as
             ``torch.nn.functional.cross_entropy``.
         inputs: [B, ...], or a tuple of such tensors: the positional arguments of ``model``.
         labels: [B, ...].
@@ -82,11 +82,11 @@ def gradient_norms(
         float32 [B] on the model's device, without a gradient.
 
     Raises:
-        TypeError: A wrong type, or a parameter that is no plain tensor.
-        ValueError: Lengths that do not fit, no trainable parameter, a loss that is not one number, a model inside of
-            ``DistributedDataParallel``, or one whose batch normalisation takes its statistics from the batch, so that a sample
-            has no gradient of its own: call ``model.eval()``.
-        RuntimeError: From torch.func, which cannot run the model.
+        TypeError: A wrong type, or a parameter that is not a plain tensor.
+        ValueError: Lengths do not fit, no parameter is trainable, the loss is not one number, or the model is inside of
+            ``DistributedDataParallel``. Or batch normalisation takes its statistics from the batch, so that a sample has no
+            gradient of its own: call ``model.eval()``.
+        RuntimeError: torch.func cannot run the model, and raises this error.
 
     Example:
         >>> model = nn.Linear(2, 1, bias=False)
