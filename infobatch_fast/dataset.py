@@ -32,6 +32,16 @@ class IndexedDataset(Dataset[Any]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Fetches a batch at once, by the wrapped data set's own ``__getitems__`` if it has one (Hugging Face, ``Subset``)."""
+        if isinstance(indices, int):
+            raise TypeError(
+                f"the loader took the index {indices} for a batch: batch_sampler= needs batches, so pass "
+                "batch_sampler=pruner.sampler.batches(batch_size), or sampler=pruner.sampler with batch_size"
+            )
+        if any(isinstance(index, list) for index in indices):
+            raise TypeError(
+                "the loader took a whole batch for an index: sampler= needs single indices, so pass sampler=pruner.sampler with "
+                "batch_size, or batch_sampler=pruner.sampler.batches(batch_size) without"
+            )
         fetch = getattr(self.dataset, "__getitems__", None)
         items = fetch(indices) if fetch else [self.dataset[index] for index in indices]
         if len(items) != len(indices):

@@ -308,6 +308,11 @@ class InfoBatch(Arguments, BatchCalls):
     def __copy__(self) -> InfoBatch:
         return self
 
+    def __iter__(self) -> NoReturn:
+        raise TypeError(
+            "an InfoBatch is no sampler: pass sampler=pruner.sampler, or batch_sampler=pruner.sampler.batches(batch_size)"
+        )
+
     def __deepcopy__(self, memo: dict[int, Any]) -> InfoBatch:
         """The same pruner: a copy of a model or a loader (EMA, SWA) trains on the same samples."""
         return self

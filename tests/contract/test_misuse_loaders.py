@@ -34,6 +34,21 @@ def leave_out_broken(items: list[Any]) -> torch.Tensor:
     return default_collate([item for item in items if item is not None])
 
 
+# ---- the wrong argument of the loader ----
+
+
+def test_a_sampler_in_the_wrong_place_is_named_with_the_right_one() -> None:
+    pruner, dataset = pruner_for(SIZE), with_index(Items())
+    batches = pruner.sampler.batches(BATCH)
+    with raises(TypeError, "InfoBatch is no sampler: pass sampler=pruner.sampler"):
+        next(iter(DataLoader(dataset, BATCH, sampler=pruner)))
+    with raises(TypeError, "took the index", "for a batch", "batch_sampler=pruner.sampler.batches(batch_size)"):
+        next(iter(DataLoader(dataset, batch_sampler=pruner.sampler)))
+    with raises(TypeError, "took a whole batch for an index", "sampler=pruner.sampler with batch_size"):
+        next(iter(DataLoader(dataset, BATCH, sampler=batches)))
+    assert bool(pruner), "a pruner without a length is true"
+
+
 # ---- items that a collate function leaves out ----
 
 
