@@ -59,9 +59,10 @@ def in_words(results: dict[str, Any]) -> str:
     for name in ("InfoBatch", "importance sampling"):
         accuracies = ends(methods[name])
         skipped = 1 - mean(sum(run["visited"]) for run in methods[name]) / budget
+        title = name[0].upper() + name[1:]
         lines.append(
-            f"{name[0].upper()}{name[1:]} skipped {100 * skipped:.0f} % of the visits. It ended {between(accuracies, full)} from full "
-            f"training, and {between(accuracies, fewer)} from fewer full epochs with as many visits."
+            f"{title} skipped {100 * skipped:.0f} % of the visits. It ended {between(accuracies, full)} from full training, and "
+            f"{between(accuracies, fewer)} from fewer full epochs with as many visits."
         )
     lines.append("On such small data differences are a few test images: docs/study.md says when pruning pays, and when not.")
     return "\n".join(lines)
