@@ -226,6 +226,13 @@ def show(
     print(make_table(results))
 
 
+def add_files(parser: argparse.ArgumentParser, picture: str, numbers: str) -> None:
+    """The options that ``show`` goes by, with these files as defaults."""
+    parser.add_argument("--out", type=Path, default=Path(picture), help="the picture")
+    parser.add_argument("--json", type=Path, default=Path(numbers), help="the numbers")
+    parser.add_argument("--from-json", type=Path, help="train nothing, show the numbers in this file")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Full data, InfoBatch, importance sampling and fewer epochs on scikit-learn's digits."
@@ -234,9 +241,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="runs of each method (default: 5)")
     parser.add_argument("--jobs", type=int, default=0, help="seeds that train at a time (default: one a core)")
     parser.add_argument("--rate", type=float, default=0.04, help="peak of the learning rate (default: 0.04)")
-    parser.add_argument("--out", type=Path, default=Path("build/digits.png"), help="the picture")
-    parser.add_argument("--json", type=Path, default=Path("build/digits.json"), help="the numbers")
-    parser.add_argument("--from-json", type=Path, help="train nothing, show the numbers in this file")
+    add_files(parser, "build/digits.png", "build/digits.json")
     args = parser.parse_args()
     if args.epochs < 3 or args.seeds < 1 or args.jobs < 0:
         parser.error("needs --epochs of at least 3, --seeds of at least 1 and --jobs of at least 0")

@@ -12,12 +12,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from digits import measure_accuracy, set_rate, show
+from digits import add_files, measure_accuracy, set_rate, show
 from selection_report import draw, make_table
 from sklearn.cluster import kmeans_plusplus
 from sklearn.datasets import load_digits
@@ -167,9 +166,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=32, help="of full data, an even number (default: 32)")
     parser.add_argument("--seeds", type=int, default=10, help="runs of each method, at least 2 (default: 10)")
     parser.add_argument("--rate", type=float, default=0.2, help="peak of the learning rate (default: 0.2, best for full data)")
-    parser.add_argument("--out", type=Path, default=Path("docs/selection.png"), help="the picture")
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/selection.json"), help="the numbers")
-    parser.add_argument("--from-json", type=Path, help="train nothing, show the numbers in this file")
+    add_files(parser, "docs/selection.png", "benchmarks/results/selection.json")
     args = parser.parse_args()
     if args.epochs < 2 or args.epochs % 2 or args.seeds < 2:
         parser.error("needs --epochs that is even and at least 2, and --seeds of at least 2")

@@ -13,6 +13,8 @@ from typing import Any
 
 from noise_plans import SKIPPED
 from report import fill
+from results import commits_of
+from tables import markdown
 
 NAMES = {"digits": "digits", "cifar": "CIFAR-10", "text": "text"}
 Column = tuple[str, str, str]  # its title, and the losses and the policy of its plans
@@ -65,12 +67,12 @@ def cell(entries: list[dict[str, Any]], losses: str, policy: str, noise: str) ->
 def table(files: list[dict[str, Any]], columns: list[Column], noise: str) -> str:
     """One row a moment."""
     titles = ["run", "epochs trained", "below the mean loss", *(title for title, _, _ in columns)]
-    lines = [f"| {' | '.join(titles)} |", f"|:--{'|--:' * (len(titles) - 1)}|"]
+    rows = []
     for (name, epochs), entries in by_moment(files).items():
         below = mean(entry["scores"]["below_mean"] for entry in entries)
         cells = [name, str(epochs), f"{100 * below:.0f} %", *(cell(entries, *column[1:], noise) for column in columns)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return markdown(titles, rows)
 
 
 def note(files: list[dict[str, Any]]) -> str:
@@ -78,10 +80,9 @@ def note(files: list[dict[str, Any]]) -> str:
     parts = []
     for results in sorted(files, key=lambda results: list(NAMES).index(results["workload"])):
         seeds, last = len({entry["seed"] for entry in results["runs"]}), results["sessions"][-1]
-        commit, _, changes = (last["commit"] or "unknown").partition("+")
         parts.append(
             f"{NAMES[results['workload']]}: {results['data']}, {results['train_size']:,} samples, {results['config']['epochs']} "
-            f"epochs, {seeds} seed{'s' * (seeds > 1)}, at commit {commit[:10]}{changes and ' with changes'}"
+            f"epochs, {seeds} seed{'s' * (seeds > 1)}, at commit {commits_of([last])}"
         )
     machine, versions = last["machine"], last["versions"]
     return (
