@@ -96,7 +96,7 @@ CIFAR = Config(
     batch_size=128,
     optimizer=Optimizer("sgd", 0.05, 5e-4),
     sizes={"model": "cnn", "widths": [16, 32, 64]},
-    rates=(1.0, 0.5, 2.0),
+    rates=(1.0, 0.5, 2.0, 4.0),
     train_size=10_000,
 )
 PRESETS = {
