@@ -21,7 +21,7 @@ from fast_images import Images
 from fast_run import run
 from fast_trainer import Setup, Trainer
 from methods import MEASURED_BY, METHODS, orphans, visits_of
-from run import begin_session, open_results, shorten, write_results
+from run import alone, begin_session, open_results, shorten, write_results
 from sources import load_cifar
 from tqdm import tqdm
 
@@ -50,7 +50,8 @@ def main() -> None:
         parser.error(f"--data {args.data}: there is no such file or folder")
     if takers := orphans(args.methods):
         parser.error(f"--methods: {takers} make as many visits as {MEASURED_BY} does: name it too")
-    study(args, time.monotonic() + args.seconds)
+    with alone(args.out):
+        study(args, time.monotonic() + args.seconds)
 
 
 def study(args: argparse.Namespace, deadline: float) -> None:

@@ -23,7 +23,7 @@ import torch
 from config import PRESETS, Config, Run
 from methods import METHODS
 from noise_plans import SKIPPED, added_noise, best, norms_of, plans
-from run import begin_session, open_study, shorten, write_results
+from run import alone, begin_session, open_study, shorten, write_results
 from torch import Tensor, nn
 from tqdm import tqdm
 from train import train
@@ -144,7 +144,8 @@ def main() -> None:
         parser.error("needs --train-size of at least 100, and --epochs, --seeds and --threads of at least 1")
     if args.data and not args.data.exists():
         parser.error(f"--data {args.data}: there is no such file or folder")
-    study(config, args)
+    with alone(args.out):
+        study(config, args)
 
 
 if __name__ == "__main__":

@@ -20,12 +20,14 @@ import math
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from config import PRESETS, Config, Run
+from filelock import FileLock, Timeout
 from methods import MEASURED_BY, METHODS, orphans, visits_of
 from tqdm import tqdm
 from train import train
@@ -44,6 +46,17 @@ def schedule(config: Config, seeds: int, methods: list[str], rates: list[float])
             for name in METHODS:  # in this order: some need what another one visited
                 if rate in rates and name in methods and name in config.methods_at(rate):
                     yield name, rate, seed
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Refuses a second process on one file: the two would write over each other's runs. A killed process holds nothing up."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(f"{path}.lock", timeout=0):
+            yield
+    except Timeout:
+        raise SystemExit(f"--out {path}: another process writes to it: wait for it, or give another file") from None
 
 
 def open_results(path: Path, head: dict[str, Any]) -> dict[str, Any]:
@@ -68,7 +81,6 @@ def shorten(value: Any) -> Any:
 
 def write_results(path: Path, results: dict[str, Any], first: str = "method") -> None:
     """In one piece, a run a line; ``first`` is the first entry of a run."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
     partial.write_text(json.dumps(results, separators=(",", ":")).replace(f'{{"{first}":', f'\n{{"{first}":') + "\n")
     partial.replace(path)
@@ -145,7 +157,8 @@ def main() -> None:
         parser.error(f"--data {args.data}: digits come with scikit-learn, leave it out")
     if args.data and not args.data.exists():
         parser.error(f"--data {args.data}: there is no such file or folder")
-    study(config, args)
+    with alone(args.out):
+        study(config, args)
 
 
 if __name__ == "__main__":

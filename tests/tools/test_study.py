@@ -25,6 +25,7 @@ sys.path.insert(0, str(STUDY))
 from config import AT_OTHER_RATES, PRESETS, Config, Optimizer, Run  # noqa: E402
 from methods import METHODS, orphans, visits_of  # noqa: E402
 from models import GPT  # noqa: E402
+from run import alone  # noqa: E402
 from sources import load_cifar  # noqa: E402
 from train import batch_edges, train  # noqa: E402
 from workloads import choose, open_workload  # noqa: E402
@@ -233,6 +234,12 @@ def test_the_command_writes_every_run_and_skips_those_that_are_done(tmp_path: Pa
     refused = run_script(STUDY / "run.py", *command(tmp_path, "--seeds", "1", "--epochs", "7"))
     assert refused.returncode != 0
     assert "its config is" in refused.stderr
+
+    with alone(path):
+        second = run_script(STUDY / "run.py", *command(tmp_path, "--seeds", "3"))
+    assert second.returncode == 1
+    assert "study-digits.json: another process writes to it" in second.stderr
+    assert json.loads(path.read_text()) == twice
 
 
 def test_what_cannot_be_run_is_refused(tmp_path: Path) -> None:
