@@ -11,7 +11,7 @@ from transformers import Trainer
 
 from ..dataset import IndexedDataset
 from ..pruner import InfoBatch
-from .trainer_losses import ASK
+from .trainer_losses import ASK, check_signatures
 
 KEY = "infobatch_index"
 
@@ -33,11 +33,13 @@ class IndexCollator:
 
 
 def check_trainer(trainer: Trainer) -> None:
-    """Whether the Trainer's options leave losses and samples as they must be.
+    """Whether the Trainer's options, and the functions given, leave losses and samples as they must be.
 
     Raises:
+        TypeError: A function for the losses takes other arguments.
         ValueError: One does not; the message says what to change.
     """
+    check_signatures(trainer.per_sample_loss, trainer.compute_sample_losses)
     args, config = trainer.args, getattr(trainer.accelerator, "parallelism_config", None)
     if trainer.compute_loss_func is not None:
         raise ValueError(f"compute_loss_func returns one number for a batch, and InfoBatch needs one for each sample: {ASK}")

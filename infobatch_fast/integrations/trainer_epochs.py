@@ -11,9 +11,8 @@ from transformers import Trainer, TrainerCallback
 from ..pruner import InfoBatch
 
 NOTHING_SCORED = (
-    "so nothing would ever be pruned: instead of compute_loss override compute_sample_losses(self, outputs, labels, inputs), which "
-    "returns one loss a sample, [B]. A compute_loss that stays takes index = inputs.pop('infobatch_index', None) before it calls "
-    "the model, and returns self.pruner.update(index, losses) where index is not None"
+    "so nothing would ever be pruned: override compute_sample_losses(self, outputs, labels, inputs) in place of compute_loss, and "
+    "return one loss a sample, [B]. Or pop 'infobatch_index' from inputs, and return self.pruner.update(index, losses)"
 )
 
 

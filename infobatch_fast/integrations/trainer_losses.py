@@ -12,9 +12,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from .sample_losses import SampleLosses, class_losses, token_losses
 
+CALL = "compute_sample_losses(outputs, labels, inputs)"
 ASK = (
     "pass InfoBatchTrainer(per_sample_loss=f), where f(outputs, labels) returns one loss for each sample, of shape [B], or "
-    "override compute_sample_losses(outputs, labels, inputs)"
+    f"override {CALL}"
 )
 
 
@@ -39,6 +40,24 @@ def needless_labels(model: Any, names: list[str]) -> list[str]:
         return []
     parameters = inspect.signature(getattr(model, "_orig_mod", model).forward).parameters
     return [name for name in names if name in parameters and parameters[name].default is not inspect.Parameter.empty]
+
+
+def check_signatures(per_sample_loss: Any, compute_sample_losses: Any) -> None:
+    """Whether the user's function and method take what they will be given.
+
+    Raises:
+        TypeError: One does not, or ``per_sample_loss`` is no function.
+    """
+    given = [(compute_sample_losses, CALL, 3)]
+    if per_sample_loss is not None:
+        given.append((per_sample_loss, "per_sample_loss(outputs, labels)", 2))
+    for function, call, arguments in given:
+        try:
+            inspect.signature(function).bind(*range(arguments))
+        except TypeError as error:
+            raise TypeError(f"{call} is how it is called, and {function!r} does not take that: {error}") from None
+        except ValueError:  # some functions of C say nothing of their arguments
+            continue
 
 
 def check_losses(losses: Any, index: torch.Tensor) -> torch.Tensor | SampleLosses:

@@ -14,6 +14,7 @@ pytest.importorskip("accelerate")
 from infobatch_fast import InfoBatch, with_index  # noqa: E402
 from infobatch_fast.integrations.sample_losses import class_losses, token_losses  # noqa: E402
 from infobatch_fast.integrations.trainer_batches import IndexCollator  # noqa: E402
+from infobatch_fast.integrations.transformers import InfoBatchTrainer  # noqa: E402
 from support.line_trainer import SIZE, Numbers, trainer_of, value_of  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:'pin_memory' argument is set:UserWarning")
@@ -57,6 +58,23 @@ def test_what_does_not_fit_is_refused_at_once(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         trainer_of(tmp_path, arguments=arguments, **kwargs)
+
+
+@pytest.mark.parametrize("function", [lambda outputs: outputs, lambda outputs, labels, inputs: outputs, 7])
+def test_a_function_that_takes_other_arguments_is_refused_at_once(tmp_path: Path, function: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"per_sample_loss\(outputs, labels\) is how it is called, and (<function|7).*does not take"
+    ):
+        trainer_of(tmp_path, per_sample_loss=function)
+
+
+def test_a_method_that_takes_other_arguments_is_refused_at_once(tmp_path: Path) -> None:
+    class Short(InfoBatchTrainer):
+        def compute_sample_losses(self, outputs: Any, labels: Any) -> Any:
+            return outputs
+
+    with pytest.raises(TypeError, match=r"compute_sample_losses\(outputs, labels, inputs\) is how it is called, .*Short"):
+        trainer_of(tmp_path, cls=Short)
 
 
 def test_infobatch_must_be_one_of_three_kinds(tmp_path: Path) -> None:
