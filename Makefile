@@ -21,7 +21,7 @@ install = INFOBATCH_CUDA=$(INFOBATCH_CUDA) $(if $(gpu),CUDAARCHS=$${CUDAARCHS:-n
 sanitize_tests ?= $(wildcard tests/contract/test_contract*.py) tests/contract/test_errors.py tests/contract/test_resume.py \
 	tests/engine/test_algorithm.py tests/engine/test_exact_sum.py tests/engine/test_native_functions.py
 
-.PHONY: help demo figures test examples bench report gpu-check lint emulate compilers sanitize docs cuda dist clean
+.PHONY: help demo figures test examples bench report gpu-check lint emulate compilers sanitize docs cuda dist wheel clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -95,6 +95,16 @@ dist: $(ready) ## make the sdist, and from it a wheel, in an isolated environmen
 	@for part in 'engine/_core\.' 'py\.typed' 'engine/_core\.pyi' 'licenses/LICENSE'; do \
 		$(bin)/python -m zipfile -l build/dist/*.whl | grep "$$part" || { echo "$$part is not in the wheel"; exit 1; }; \
 	done
+
+# auditwheel names the oldest glibc that the wheel runs on, and puts libgomp into it. The wheel links no torch: it runs with any.
+wheel: dist ## make a Linux wheel for other machines, and run the contract's tests with it in an environment of its own
+	rm -rf build/wheel
+	PATH="$(bin):$$PATH" $(bin)/auditwheel repair --wheel-dir build/wheel build/dist/*.whl
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt "$$(ls build/wheel/*.whl)[test]"
+	cd build/wheel && venv/bin/python -c "from infobatch_fast.engine import _core as c; assert '/wheel/venv/' in c.__file__, c.__file__"
+	cd build/wheel && venv/bin/pytest -p no:cacheprovider -n logical --maxprocesses 8 --dist worksteal $(CURDIR)/tests/contract
+	ls -l build/dist build/wheel/*.whl
 
 clean: ## remove all that make has made
 	rm -rf $(VENV) build dist *.egg-info infobatch_fast/engine/_core*.so .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks
