@@ -137,11 +137,13 @@ def test_the_batch_size_finder_leaves_the_pruner_as_it_was_and_epochs_have_batch
         trainer = trainer_of(tmp_path, *callbacks)
     trainer.fit(model)
     assert model.tried, "it was called"
-    assert model.batch_size == trainer.train_dataloader.batch_size == 16  # type: ignore[union-attr]
+    size = model.batch_size
+    assert size == trainer.train_dataloader.batch_size  # type: ignore[union-attr]
+    assert size in (16, 32), "4, 8, 16; Lightning 2.5.0 counts no first trial"
     assert {epoch: sorted(visited) for epoch, visited in model.visited.items()} == {
         epoch: sorted(visited) for epoch, visited in reference.visited.items()
     }
-    assert model.lengths == {epoch: -(-len(visited) // 16) for epoch, visited in model.visited.items()}
+    assert model.lengths == {epoch: -(-len(visited) // size) for epoch, visited in model.visited.items()}
     assert model.validated == [(epoch, length - 1) for epoch, length in model.lengths.items()]
     assert state_of(model.pruner) == state_of(reference.pruner)
 
