@@ -18,14 +18,14 @@ from ..engine.sources import refuse_ids_inside
 from ..pruner import InfoBatch
 from ..sampler import InfoBatchBatchSampler, InfoBatchSampler
 
-LOWEST_VERSION = "1.1.0"
+LOWEST_VERSION, TESTED = "1.1.0", "1.1.0, 1.3.0 and 1.15.0"
 
 try:
     from accelerate import Accelerator
     from accelerate.data_loader import prepare_data_loader
 except ImportError as error:
     raise ImportError(
-        f"infobatch_fast.integrations.accelerate needs accelerate>={LOWEST_VERSION}: pip install accelerate"
+        f"infobatch_fast.integrations.accelerate needs accelerate>={LOWEST_VERSION} (tested: {TESTED}): pip install -U accelerate"
     ) from error
 
 

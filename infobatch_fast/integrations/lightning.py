@@ -11,7 +11,7 @@ from ..engine.state import gather_state
 from ..pruner import InfoBatch
 from .lightning_loop import Steps, check_loaders, epochs_done, part, set_lengths, warn_of_epochs
 
-LOWEST_VERSION = "2.5"
+LOWEST_VERSION, TESTED = "2.5", "2.5.0 and 2.6.6"
 KEY = "infobatch_fast"  # in the trainer's checkpoint
 
 try:
@@ -21,8 +21,8 @@ try:
         from pytorch_lightning import Callback
 except ImportError as error:
     raise ImportError(
-        f"infobatch_fast.integrations.lightning needs lightning >= {LOWEST_VERSION}: pip install lightning. With "
-        "pytorch_lightning, import that first"
+        f"infobatch_fast.integrations.lightning needs lightning >= {LOWEST_VERSION} (tested: {TESTED}): pip install -U lightning. "
+        "With pytorch_lightning, import that first"
     ) from error
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 from functools import partial
@@ -16,19 +17,23 @@ from ..engine.checks import check_choice
 from ..pruner import InfoBatch
 from ..schedules import SHARES
 
-LOWEST_VERSION = "5.3.0"  # has _run_epoch and _init_training_state
+LOWEST_VERSION, TESTED = "5.3.0", "5.3.0 and 5.24.0"  # the lowest has _run_epoch and _init_training_state
+LOWEST_ACCELERATE = "1.3.0"  # the first that this Trainer runs on, whatever transformers itself asks for
 
 try:
+    from accelerate import Accelerator
     from transformers import Trainer
     from transformers.trainer_utils import seed_worker
     from transformers.utils import is_datasets_available
 
     if not hasattr(Trainer, "_run_epoch"):
         raise ImportError("this version is older")
+    if "keep_torch_compile" not in inspect.signature(Accelerator.unwrap_model).parameters:
+        raise ImportError("this version of accelerate is older")
 except ImportError as error:
     raise ImportError(
-        f"infobatch_fast.integrations.transformers needs transformers>={LOWEST_VERSION} and accelerate; import gave: {error}. "
-        "pip install -U transformers accelerate"
+        f"infobatch_fast.integrations.transformers needs transformers>={LOWEST_VERSION} (tested: {TESTED}) and "
+        f"accelerate>={LOWEST_ACCELERATE}; import gave: {error}. pip install -U transformers accelerate"
     ) from error
 
 from .accelerate import load, prepare, save  # noqa: E402

@@ -155,4 +155,4 @@ try:
 except ImportError as error:
     print(error)
 """)
-    assert "needs lightning >= 2.5: pip install lightning" in out
+    assert "needs lightning >= 2.5 (tested: 2.5.0 and 2.6.6): pip install -U lightning" in out
