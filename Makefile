@@ -1,4 +1,5 @@
-# Everything runs in one virtual environment, made at the first need. constraints.txt pins what results depend on.
+# Everything runs in one virtual environment, made at the first need. constraints.txt pins what results depend on. Python compiles
+# what is imported; to compile all of torch beforehand would take longer than the demo's training.
 PYTHON ?= python3
 VENV ?= .venv-make
 DIST_CUDA ?= AUTO
@@ -7,7 +8,7 @@ bin := $(abspath $(VENV))/bin
 demo_ready := $(VENV)/demo-ready
 ready := $(VENV)/ready
 native := $(shell find csrc cmake -type f) CMakeLists.txt setup.py pyproject.toml constraints.txt
-pip := $(bin)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+pip := $(bin)/python -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt
 configure = $(bin)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(bin)/ninja -DPython_EXECUTABLE=$(bin)/python \
 	-Dpybind11_DIR=$$($(bin)/python -m pybind11 --cmakedir)
 
