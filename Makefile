@@ -1,5 +1,4 @@
-# Everything runs in one virtual environment, made at the first need. constraints.txt pins what results depend on. Python compiles
-# what is imported; to compile all of torch beforehand would take longer than the demo's training.
+# Everything runs in one virtual environment, made at the first need. constraints.txt pins what results depend on.
 PYTHON ?= python3
 VENV ?= .venv-make
 DIST_CUDA ?= AUTO
@@ -110,6 +109,8 @@ wheel: dist ## make a Linux wheel for other machines, and run the contract's tes
 clean: ## remove all that make has made
 	rm -rf $(VENV) build dist *.egg-info infobatch_fast/engine/_core*.so .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks
 
+# The demo's Python compiles what it imports, which is quicker than to compile all that is installed. The tests' many processes
+# must find all of it compiled, as some of them may not write it; some packages hold files that are not meant for this Python.
 # Without build isolation the second build after a change takes seconds; the build requirements are those of pyproject.toml.
 $(demo_ready): $(native)
 	@$(PYTHON) -c "import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f'Python 3.10 or newer is needed, $(PYTHON) is {v.major}.{v.minor}: make PYTHON=...')"
@@ -120,4 +121,5 @@ $(demo_ready): $(native)
 
 $(ready): $(demo_ready)
 	$(install) '.[demo,test,dev,docs,partners]'
+	@$(bin)/python -m compileall -q -j 0 $(VENV)/lib >$(VENV)/compile.log 2>&1 || true
 	@touch $@

@@ -237,7 +237,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Full data, InfoBatch, importance sampling and fewer epochs on scikit-learn's digits."
     )
-    parser.add_argument("--epochs", type=int, default=40, help="at least 3 (default: 40)")
+    parser.add_argument("--epochs", type=int, default=20, help="at least 3 (default: 20)")
     parser.add_argument("--seeds", type=int, default=5, help="runs of each method (default: 5)")
     parser.add_argument("--jobs", type=int, default=0, help="seeds that train at a time (default: one a core)")
     parser.add_argument("--rate", type=float, default=0.04, help="peak of the learning rate (default: 0.04)")
