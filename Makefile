@@ -21,6 +21,9 @@ install = INFOBATCH_CUDA=$(INFOBATCH_CUDA) $(if $(gpu),CUDAARCHS=$${CUDAARCHS:-n
 sanitize_tests ?= $(wildcard tests/contract/test_contract*.py) tests/contract/test_errors.py tests/contract/test_resume.py \
 	tests/engine/test_algorithm.py tests/engine/test_exact_sum.py tests/engine/test_native_functions.py
 
+# What is imported here is compiled once, also where the environment tells Python not to write it: torch alone takes seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo figures test examples bench report gpu-check lint emulate compilers sanitize docs cuda dist wheel clean
 
 help: ## this list
