@@ -1,6 +1,6 @@
 """What pruning costs at ten million samples: a plan, and all ids of an epoch, beside what one would use instead.
 
-    python examples/costs.py            # half a minute on two cores
+    python examples/costs.py            # 20 seconds on two cores
     python examples/costs.py --size 1e8
 
 `python -m infobatch_fast bench` measures every operation with more care; this is for a first look.
@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
-from itertools import count
 from pathlib import Path
 from statistics import median
 
@@ -31,18 +28,8 @@ TITLES = {
     "published": "InfoBatch as published",
 }
 PARTS = {"plan": "a plan", "epoch": "a plan and all ids"}
-PATIENCE = 0.5  # seconds in which a measurement is repeated
+PATIENCE = 1.0  # seconds in which a measurement is repeated
 Seconds = dict[str, dict[str, float]]  # of a "plan" and an "epoch", by contender
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Seconds; the median of as many runs as fit into the patience, at least one."""
-    taken: list[float] = []
-    while sum(taken) < PATIENCE:
-        begin = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - begin)
-    return median(taken)
 
 
 def measure(size: int) -> Seconds:
@@ -53,21 +40,23 @@ def measure(size: int) -> Seconds:
     ]
     fill_all(contenders, size)
     found: Seconds = {"plan": {}, "epoch": {}}
-    epochs = count(1)
-    with tqdm(total=2 * len(contenders), desc=f"{size:,} samples", mininterval=0.1) as bar:
-        for contender in contenders:
-            found["plan"][contender.name] = timed(partial(run, contender, epochs, ids=False))
-            bar.update()
-            found["epoch"][contender.name] = timed(partial(run, contender, epochs, ids=True))
-            bar.update()
+    for contender in tqdm(contenders, desc=f"{size:,} samples"):
+        found["plan"][contender.name], found["epoch"][contender.name] = timed(contender)
     return found
 
 
-def run(contender: Contender, epochs: Iterator[int], ids: bool) -> None:
-    contender.plan(next(epochs))
-    if ids:
+def timed(contender: Contender) -> tuple[float, float]:
+    """Seconds of a plan, and of a plan with all its ids: medians of as many epochs as fit into the patience, at least one."""
+    plans: list[float] = []
+    wholes: list[float] = []
+    while sum(wholes) < PATIENCE:
+        begin = time.perf_counter()
+        contender.plan(len(wholes) + 1)
+        plans.append(time.perf_counter() - begin)
         for _ in contender.batches(BATCH):
             pass
+        wholes.append(time.perf_counter() - begin)
+    return median(plans), median(wholes)
 
 
 def told(found: Seconds, size: int) -> str:

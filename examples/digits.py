@@ -16,7 +16,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -112,16 +112,10 @@ def measure_accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     return float(correct.float().mean())
 
 
-def train(
-    run: Run,
-    policy: Policy | None,
-    epochs: int,
-    data: Digits,
-    test: tuple[Tensor, Tensor],
-    args: argparse.Namespace,
-    ended: Queue[str],
-) -> None:
+def train(run: Run, policy: Policy | None, epochs: int, args: argparse.Namespace, ended: Queue[str]) -> Run:
     """Trains and fills in ``run``; puts a line into ``ended`` after each epoch."""
+    torch.set_num_threads(1)  # for steps this small more threads are slower
+    data, test = load_data()
     torch.manual_seed(run.seed)
     model = make_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=args.rate, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True)
@@ -155,6 +149,7 @@ def train(
         run.accuracy.append(measure_accuracy(model, *test))
         ended.put(f"{run.method}, seed {run.seed}: kept {stats.kept / len(data):.0%}, test {run.accuracy[-1]:.1%}")
     run.seconds["batches"] = batches.seconds
+    return run
 
 
 def count_scores(scores: Tensor) -> list[int]:
@@ -172,35 +167,41 @@ def load_data() -> tuple[Digits, tuple[Tensor, Tensor]]:
     return Digits(x, y), (test_x, test_y)
 
 
-def train_seed(seed: int, args: argparse.Namespace, ended: Queue[str]) -> list[Run]:
-    """All methods with one seed. Those after InfoBatch make as many visits as it has made."""
-    torch.set_num_threads(1)  # for steps this small more threads are slower
-    data, test = load_data()
-    full, ours, importance, fewer = (Run(method, seed) for method in METHODS)
-    train(full, NoPruning(), args.epochs, data, test, args, ended)
-    train(ours, None, args.epochs, data, test, args, ended)
-    saved = 1 - sum(ours.visited) / (args.epochs * len(data))
-    pruned_epochs = math.floor(DELTA * args.epochs) - 1  # in the first one no sample has a score, so none is pruned
-    train(importance, ImportanceSampling(saved * args.epochs / pruned_epochs), args.epochs, data, test, args, ended)
-    train(fewer, NoPruning(), max(1, round((1 - saved) * args.epochs)), data, test, args, ended)
-    return [full, ours, importance, fewer]
-
-
 def compare(args: argparse.Namespace) -> dict[str, Any]:
     """All methods with all seeds, a process a core, as what the JSON file holds."""
     made_by = provenance(sys.argv[1:], "python examples/digits.py")
     data, (_, test_labels) = load_data()
-    context = multiprocessing.get_context("spawn")
-    jobs = min(args.jobs or os.cpu_count() or 1, args.seeds)
-    with context.Manager() as manager, ProcessPoolExecutor(jobs, context) as pool:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([Path(__file__).stem])  # the processes share one import of torch
+    with (
+        context.Manager() as manager,
+        ProcessPoolExecutor(args.jobs or os.cpu_count(), context) as pool,
+        tqdm(total=len(METHODS) * args.seeds * args.epochs, desc="epochs of all runs", mininterval=0.5) as bar,
+    ):
         ended = manager.Queue()
-        futures = [pool.submit(train_seed, seed, args, ended) for seed in range(args.seeds)]
-        with tqdm(desc="epochs of all runs", mininterval=0.5) as bar:
+
+        def start(method: str, seed: int, policy: Policy | None, epochs: int) -> Future[Run]:
+            return pool.submit(train, Run(method, seed), policy, epochs, args, ended)
+
+        def finish(futures: list[Future[Run]]) -> list[Run]:
             while not all(future.done() for future in futures):
                 with suppress(Empty):
                     bar.set_postfix_str(ended.get(timeout=0.5), refresh=False)
                     bar.update()
-        runs = [run for future in futures for run in future.result()]
+            return [future.result() for future in futures]
+
+        runs = finish([start("InfoBatch", seed, None, args.epochs) for seed in range(args.seeds)])
+        others = [start("full data", run.seed, NoPruning(), args.epochs) for run in runs]
+        for run in runs:  # these make as many visits as InfoBatch with the same seed
+            kept = sum(run.visited) / (args.epochs * len(data))
+            # In the first epoch no sample has a score, so none is pruned.
+            skipped = (1 - kept) * args.epochs / (math.floor(DELTA * args.epochs) - 1)
+            others.append(start("importance sampling", run.seed, ImportanceSampling(skipped), args.epochs))
+            fewer = max(1, round(kept * args.epochs))
+            others.append(start("full data, fewer epochs", run.seed, NoPruning(), fewer))
+            bar.total -= args.epochs - fewer
+        runs += finish(others)
+    runs.sort(key=lambda run: (run.seed, METHODS.index(run.method)))
     settings = {name: getattr(args, name) for name in ("epochs", "seeds", "rate")}
     sizes = {"train_images": len(data), "test_images": len(test_labels)}
     return {"made_by": made_by, **settings, **sizes, "runs": [asdict(run) for run in runs]}
