@@ -6,14 +6,13 @@ python examples/study/noise_report.py benchmarks/results/noise-*.json
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from noise_plans import SKIPPED
 from report import fill
-from results import commits_of
+from results import commits_of, read_json
 from tables import markdown
 
 NAMES = {"digits": "digits", "cifar": "CIFAR-10", "text": "text"}
@@ -96,7 +95,7 @@ def main() -> None:
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--document", type=Path, default=Path("docs/policies.md"))
     args = parser.parse_args()
-    files = [json.loads(path.read_text()) for path in args.files]
+    files = [read_json(path) for path in args.files]
     parts = [f"**{results['data']}: nothing here says anything about the real data.**" for results in files if results["stand_in"]]
     document = fill(args.document.read_text(), "noise", "\n\n".join([*parts, table(files, BY_LOSSES, "by_losses"), note(files)]))
     document = fill(document, "noise-gradients", table(files, BY_GRADIENTS, "by_gradients"))

@@ -52,9 +52,16 @@ class Series:
         return of_method / of_full
 
 
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"{path} holds no results: {error}. Give another file, or remove it") from None
+
+
 def read(path: Path) -> list[Series]:
     """The series of a file, those at the workload's own learning rate first."""
-    results = json.loads(path.read_text())
+    results = read_json(path)
     warning = f"**{results['data']}: nothing here says anything about the real data.** " if results["stand_in"] else ""
     found = []
     if "config" in results:

@@ -29,6 +29,7 @@ import torch
 from config import PRESETS, Config, Run
 from filelock import FileLock, Timeout
 from methods import MEASURED_BY, METHODS, orphans, visits_of
+from results import read_json
 from tqdm import tqdm
 from train import train
 from workloads import Workload, open_workload
@@ -63,7 +64,7 @@ def open_results(path: Path, head: dict[str, Any]) -> dict[str, Any]:
     """The file as it is, if it belongs to the same study; else a new one."""
     if not path.exists():
         return {**head, "sessions": [], "runs": []}
-    results: dict[str, Any] = json.loads(path.read_text())
+    results: dict[str, Any] = read_json(path)
     for name, value in head.items():
         if results.get(name) != value:
             raise SystemExit(f"--out {path}: its {name} is {results.get(name)!r}, not {value!r}: give another file, or remove it")

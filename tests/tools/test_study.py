@@ -202,6 +202,7 @@ def command(folder: Path, *arguments: str) -> list[str]:
     return [*line, "--out", str(folder / "study-digits.json"), "--cache", str(folder / "cache")]
 
 
+@pytest.mark.slow
 def test_the_command_writes_every_run_and_skips_those_that_are_done(tmp_path: Path) -> None:
     line = [sys.executable, str(STUDY / "run.py"), *command(tmp_path, "--seeds", "1", "--rates", "1", "2")]
     first = subprocess.run(line, capture_output=True, text=True, timeout=900, check=False)
@@ -253,6 +254,10 @@ def test_what_cannot_be_run_is_refused(tmp_path: Path) -> None:
         refused = run_script(STUDY / "run.py", "--workload", "digits", "--out", str(tmp_path / "x.json"), *words)
         assert refused.returncode == 2
         assert told in refused.stderr
+    (tmp_path / "x.json").write_text('{"half": ')
+    refused = run_script(STUDY / "run.py", "--workload", "digits", "--out", str(tmp_path / "x.json"))
+    assert refused.returncode == 1
+    assert "x.json holds no results" in refused.stderr
 
 
 def test_cifar_is_read_from_the_official_archive_and_from_jpegs(tmp_path: Path) -> None:
