@@ -6,6 +6,7 @@ DIST_CUDA ?= AUTO
 bin := $(abspath $(VENV))/bin
 demo_ready := $(VENV)/demo-ready
 ready := $(VENV)/ready
+dev_ready := $(VENV)/dev-ready
 native := $(shell find csrc cmake -type f) CMakeLists.txt setup.py pyproject.toml constraints.txt
 pip := $(bin)/python -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt
 configure = $(bin)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(bin)/ninja -DPython_EXECUTABLE=$(bin)/python \
@@ -24,7 +25,7 @@ sanitize_tests ?= $(wildcard tests/contract/test_contract*.py) tests/contract/te
 # What is imported here is compiled once, also where the environment tells Python not to write it: torch alone takes seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo figures test examples bench report gpu-check lint emulate compilers sanitize docs cuda dist wheel clean
+.PHONY: help demo figures test test-slow examples bench report gpu-check lint emulate compilers sanitize docs cuda dist wheel clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -36,8 +37,12 @@ demo: $(demo_ready) ## what pruning does to training, and what planning costs (D
 figures: $(demo_ready) ## make the picture and the numbers of the README's demo
 	$(bin)/python examples/digits.py --out docs/digits.png --json benchmarks/results/digits.json
 
-test: $(ready) ## run the tests, a worker a core (TEST_ARGS: for pytest; -n0 runs them in one process)
-	$(bin)/pytest -n logical --maxprocesses 8 --dist worksteal $(TEST_ARGS)
+test test-slow: pytest = $(bin)/pytest -n logical --maxprocesses 8 --dist worksteal
+test: $(ready) ## run the tests that take under five seconds each (TEST_ARGS: for pytest; -n0 runs them in one process)
+	$(pytest) -m 'not slow' $(TEST_ARGS)
+
+test-slow: $(ready) ## run the other tests: whole examples, studies, kills and restarts at every step
+	$(pytest) -m slow $(TEST_ARGS)
 
 bench: $(ready) ## measure the speed: all operations, and a training step (BENCH_ARGS: see python -m infobatch_fast bench --help)
 	$(bin)/python -m infobatch_fast bench --out benchmarks/results/bench-here.json $(BENCH_ARGS)
@@ -56,7 +61,7 @@ gpu-check: ## on a machine with a GPU, torch, nvcc and pytest: build, comparison
 examples: $(ready) ## run the examples that no test runs
 	for name in accelerate_loop huggingface_trainer logging_run own_loop stream; do $(bin)/python examples/$$name.py || exit 1; done
 
-lint: $(ready) ## check style and types
+lint: $(dev_ready) ## check style and types
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
@@ -83,7 +88,7 @@ sanitize: $(ready) ## run the native code under AddressSanitizer and UBSan (Linu
 	(cd build && $(bin)/python -c "from infobatch_fast.engine import _core as c; assert '/sanitize/' in c.__file__, c.__file__") && \
 	$(bin)/pytest -p no:cacheprovider $(sanitize_tests)
 
-docs: $(ready) ## build the documentation's site in build/site; a broken link fails
+docs: $(dev_ready) ## build the documentation's site in build/site; a broken link fails
 	$(bin)/python scripts/site.py build/site-source
 	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict --quiet
 
@@ -92,7 +97,7 @@ cuda: $(ready) ## compile the CUDA backend with nvcc; no GPU is needed
 	$(bin)/cmake --build build/cuda
 	$(MAKE) -C tests/native -j2 gpu GPU_ARCH=sm_90
 
-dist: $(ready) ## make the sdist, and from it a wheel, in an isolated environment without torch (DIST_CUDA: ON, OFF, AUTO)
+dist: $(dev_ready) ## make the sdist, and from it a wheel, in an isolated environment without torch (DIST_CUDA: ON, OFF, AUTO)
 	rm -rf build/dist
 	INFOBATCH_CUDA=$(DIST_CUDA) $(bin)/python -m build --outdir build/dist .
 	@for part in 'engine/_core\.' 'py\.typed' 'engine/_core\.pyi' 'licenses/LICENSE'; do \
@@ -112,17 +117,19 @@ wheel: dist ## make a Linux wheel for other machines, and run the contract's tes
 clean: ## remove all that make has made
 	rm -rf $(VENV) build dist *.egg-info infobatch_fast/engine/_core*.so .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks
 
-# The demo's Python compiles what it imports, which is quicker than to compile all that is installed. The tests' many processes
-# must find all of it compiled, as some of them may not write it; some packages hold files that are not meant for this Python.
 # Without build isolation the second build after a change takes seconds; the build requirements are those of pyproject.toml.
+# The pip of older Pythons takes three times as long to find out what to install.
 $(demo_ready): $(native)
 	@$(PYTHON) -c "import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f'Python 3.10 or newer is needed, $(PYTHON) is {v.major}.{v.minor}: make PYTHON=...')"
 	test -x $(bin)/python || $(PYTHON) -m venv $(VENV)
-	$(pip) $$(sed -n 's/^requires = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '",')
+	$(pip) 'pip>=25' $$(sed -n 's/^requires = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '",')
 	$(install) '.[demo]'
 	@touch $@
 
 $(ready): $(demo_ready)
-	$(install) '.[demo,test,dev,docs,partners]'
-	@$(bin)/python -m compileall -q -j 0 $(VENV)/lib >$(VENV)/compile.log 2>&1 || true
+	$(install) '.[demo,test,partners]'
+	@touch $@
+
+$(dev_ready): $(ready)
+	$(install) '.[dev,docs]'
 	@touch $@
