@@ -14,7 +14,7 @@ from .report import command as report
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m infobatch_fast",
-        description="InfoBatch pruning for PyTorch, at no cost. Each command has a --help of its own.",
+        description="InfoBatch pruning for PyTorch, at no cost. Each command has its own --help.",
         epilog="In Python: from infobatch_fast import InfoBatch; help(InfoBatch).",
     )
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
@@ -25,7 +25,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(command: Sequence[str] | None = None) -> int:
-    """The command line; its exit status. Without a command it says what there is. ``bench --compare`` fails on what got slower."""
+    """Runs the command line; returns its exit status. Without a command it prints help. ``bench --compare`` fails if slower."""
     command = sys.argv[1:] if command is None else command
     parser = _parser()
     arguments = parser.parse_args(command)

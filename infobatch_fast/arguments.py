@@ -14,7 +14,7 @@ from .policy import Policy
 
 
 class Arguments:
-    """The arguments that an ``InfoBatch`` was constructed with. They cannot be set, as a plan may have been made with them."""
+    """The arguments that an ``InfoBatch`` was constructed with. They cannot be set, as the current plan may depend on them."""
 
     engine: Engine
 

@@ -35,11 +35,12 @@ class BatchCalls:
 
         Args:
             index: Sample indices, int64 [B] (other integer dtypes, lists and a single int are converted). They may be on the CPU
-                while the table is on a GPU. If an index occurs twice, its later score counts. The same tensor passed again is the
-                same batch, and adds nothing to ``progress``: if anything but torch writes into a buffer, pass a clone of it.
+                while the table is on a GPU. If an index occurs twice, its later score counts. If the same tensor is passed again,
+                it is the same batch, and adds nothing to ``progress``. If a library other than torch writes into that tensor, pass
+                a clone.
             losses: Per-sample losses, float16, bfloat16, float32 or float64 [B], on the pruner's device; not changed.
-            scores: What to remember instead of the losses, [B] of any floating dtype. Kept as float32. Non-finite scores are
-                counted and not kept.
+            scores: What to store instead of the losses, [B] of any floating dtype. Stored as float32. Non-finite scores are
+                counted and not stored.
             reduction: "mean" or "sum" over the batch, or "none".
 
         Returns:
@@ -49,8 +50,8 @@ class BatchCalls:
         Raises:
             TypeError: A wrong dtype or type.
             ValueError: A wrong shape, device or reduction.
-            RuntimeError: Gradients are off, or a trainer validates: call ``record`` there, which takes scores. Or the index is on
-                the CPU while a CUDA graph is captured.
+            RuntimeError: Gradients are off, or a trainer is validating: call ``record`` there, which only stores scores. Or the
+                index is on the CPU while a CUDA graph is captured.
             IndexError: With ``check="sync"``: an index is out of range, or belongs to another rank or to a sample that the plan
                 does not keep. Nothing was recorded.
         """
@@ -72,7 +73,7 @@ class BatchCalls:
         """Returns the weighted loss that ``update`` would return, and records nothing: for a second loss of a batch.
 
         Multiply each loss by the weight of its own sample: in SAM's first pass, for mixup's partner, auxiliary heads and gradient
-        penalties. Call ``update`` once a batch, before or after: it says that the samples were trained on.
+        penalties. Also call ``update`` once per batch, before or after: ``update`` counts the samples as trained on.
 
         Args:
             index: Sample indices, as in ``update``.
@@ -100,7 +101,7 @@ class BatchCalls:
 
         Args:
             index: Indices of this rank's samples, as in ``update``.
-            scores: What to remember, [B] of any floating dtype, on the pruner's device. Non-finite scores are counted and not kept.
+            scores: What to store, [B] of any floating dtype, on the pruner's device. Non-finite scores are counted and not stored.
 
         Raises:
             TypeError, ValueError, IndexError: As ``update``.

@@ -17,11 +17,11 @@ from .sampler import InfoBatchSampler
 
 _NO_BATCH = (
     "update: no batch waits for its losses. Build the loader with infobatch_fast.compat.DataLoader(dataset, ..., "
-    "sampler=dataset.sampler), and call update once for each batch, while the loop over the loader goes on"
+    "sampler=dataset.sampler), and call update once for each batch, inside the loop over the loader"
 )
 _TWO_BATCHES = (
-    "update: {count} batches wait for their losses, so it is not known whose these are. If something fetches batches ahead "
-    "(accelerate does, and prefetchers), use infobatch_fast.InfoBatch with with_index(dataset), where the index travels in the "
+    "update: {count} batches wait for their losses, so it is not known which batch these belong to. If something fetches batches "
+    "ahead (accelerate and prefetchers do), use infobatch_fast.InfoBatch with with_index(dataset), where the index is part of the "
     "batch. If a batch was left out on purpose, or an interrupted loop is still alive, call set_active_indices([]) there"
 )
 _GONE = {
@@ -30,7 +30,7 @@ _GONE = {
     "reset_weights": "weights belong to the plan of an epoch",
     "weights": "use get_weights(index)",
     "num_pruned_samples": "use get_pruned_count()",
-    "cur_batch_index": "the loader notes whose losses come next; set_active_indices says otherwise",
+    "cur_batch_index": "the loader notes which samples' losses come next; call set_active_indices to change that",
     "pruning_sampler": "use the property sampler",
     "normal_sampler_no_prune": "use torch.utils.data.RandomSampler(dataset.dataset)",
     "total_save": "use get_pruned_count()",
@@ -117,7 +117,7 @@ class InfoBatch(Dataset[Any]):
         return loss.to(values.device)
 
     def set_active_indices(self, cur_batch_indices: Index) -> None:
-        """Says which samples' losses ``update`` gets next. An empty list means: those of no batch that came so far."""
+        """Says which samples' losses ``update`` gets next. An empty list discards all batches that wait for losses."""
         self._waiting.clear()
         if isinstance(cur_batch_indices, int) or len(cur_batch_indices):
             self._waiting[self] = (1, cur_batch_indices)
@@ -150,7 +150,7 @@ class InfoBatch(Dataset[Any]):
         return self.pruner.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where ``state`` was taken."""
+        """Resumes where ``state`` was taken."""
         self.pruner.load_state_dict(state)
         self._waiting.clear()
 
@@ -161,7 +161,7 @@ class InfoBatch(Dataset[Any]):
 class DataLoader(TorchDataLoader[Any]):
     """torch's DataLoader, which hides the indices of an ``InfoBatch``.
 
-    With an ``InfoBatch`` it yields plain batches. At the moment it yields one, it notes whose losses ``InfoBatch.update`` will get.
+    With an ``InfoBatch`` it yields plain batches. When it yields one, it notes which samples ``InfoBatch.update`` gets losses of.
 
     A ``collate_fn`` gets (index, item) pairs and returns (indices, batch), as in the published package.
 
@@ -174,8 +174,8 @@ class DataLoader(TorchDataLoader[Any]):
         super().__init__(dataset if self._pruned is None else self._pruned._indexed, *args, **kwargs)
         if self._pruned is not None and self._pruned.sampler not in (self.sampler, getattr(self.batch_sampler, "sampler", None)):
             raise ValueError(
-                f"sampler={self.sampler!r} does not prune: pass sampler=dataset.sampler and no shuffle, or load the data set with "
-                "torch.utils.data.DataLoader if it is not trained on here"
+                f"sampler={self.sampler!r} does not prune: pass sampler=dataset.sampler and no shuffle. If this loader is not for "
+                "training, use torch.utils.data.DataLoader"
             )
 
     def __iter__(self) -> Any:
@@ -189,7 +189,8 @@ def _note(pruned: InfoBatch, batches: Iterator[Any]) -> Iterator[Any]:
         for pair in batches:
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 raise ValueError(
-                    f"collate_fn must return (indices, batch), as it gets (index, item) pairs; it returned a {type(pair).__name__}"
+                    "collate_fn must return (indices, batch), because it gets (index, item) pairs, got "
+                    f"{type(pair).__name__}: pass infobatch_fast.collate_with_index(collate_fn)"
                 )
             count, _ = waiting.get(mine, (0, None))
             waiting[mine] = (count + 1, pair[0])

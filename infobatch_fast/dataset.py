@@ -19,7 +19,7 @@ class IndexedDataset(Dataset[Any]):
         key: The key under which an item that is a mapping holds its index; None for pairs (index, item).
     """
 
-    infobatch_hands_out_ids = True  # by which the engine knows it inside of others
+    infobatch_hands_out_ids = True  # the engine finds this class inside other data sets by it
 
     def __init__(self, dataset: Any, key: str | None = None) -> None:
         self.dataset, self.key = dataset, key
@@ -34,20 +34,20 @@ class IndexedDataset(Dataset[Any]):
         """Fetches a batch at once, by the wrapped data set's own ``__getitems__`` if it has one (Hugging Face, ``Subset``)."""
         if isinstance(indices, int):
             raise TypeError(
-                f"the loader took the index {indices} for a batch: batch_sampler= needs batches, so pass "
+                f"the loader passed the index {indices} in place of a batch: batch_sampler= needs batches, so pass "
                 "batch_sampler=pruner.sampler.batches(batch_size), or sampler=pruner.sampler with batch_size"
             )
         if any(isinstance(index, list) for index in indices):
             raise TypeError(
-                "the loader took a whole batch for an index: sampler= needs single indices, so pass sampler=pruner.sampler with "
-                "batch_size, or batch_sampler=pruner.sampler.batches(batch_size) without"
+                "the loader passed a whole batch in place of an index: sampler= needs single indices, so pass "
+                "sampler=pruner.sampler with batch_size, or batch_sampler=pruner.sampler.batches(batch_size) without batch_size"
             )
         fetch = getattr(self.dataset, "__getitems__", None)
         items = fetch(indices) if fetch else [self.dataset[index] for index in indices]
         if len(items) != len(indices):
             raise ValueError(
                 f"{type(self.dataset).__name__}.__getitems__ returned {len(items)} items for {len(indices)} indices, so they "
-                "cannot be matched: it must return one item an index, in order"
+                "cannot be matched: it must return one item for each index, in order"
             )
         return [self._with_index(index, item) for index, item in zip(indices, items, strict=True)]
 
@@ -108,7 +108,7 @@ def with_index(dataset: Any, key: str | None = None) -> IndexedDataset:
     if key is not None and not isinstance(key, str):
         raise TypeError(f"key must be a str or None, got {key!r}")
     if hands_out_ids(dataset):
-        raise ValueError(f"dataset is {dataset!r}, whose items come with their index already: use that one, and wrap it once")
+        raise ValueError(f"dataset is {dataset!r}, whose items come with their index already: use it as it is, and wrap it once")
     refuse_ids_inside("dataset", dataset)
     return IndexedDataset(dataset, key)
 
@@ -136,11 +136,11 @@ class IndexedCollate:
 
 
 def collate_with_index(collate_fn: Callable[[list[Any]], Any], key: str | None = None) -> IndexedCollate:
-    """Adapts a collate function to ``with_index``: it gets the items without their indices, and the index is returned beside.
+    """Adapts a collate function to ``with_index``: the function gets the items alone, and the index is added to its result.
 
     Args:
         collate_fn: Takes a list of items of the wrapped data set. With ``key`` it must return a mapping.
-        key: The one that ``with_index`` got.
+        key: The ``key`` that ``with_index`` got.
 
     Returns:
         A function that pickles wherever ``collate_fn`` does. It returns (index, batch), or with ``key`` the batch with the index

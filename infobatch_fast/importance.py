@@ -1,4 +1,4 @@
-"""Importance sampling: a policy that is told how much to save, and saves that with the least noise."""
+"""Importance sampling: a policy that skips a given fraction of the samples and adds the least noise."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class ImportanceSampling(Policy):
             are then drawn without replacement, each by itself, with probabilities nearly proportional to their scores.
         min_keep: The smallest keep probability, in (0, 1], rounded to 1/65536. No weight is above its reciprocal. Samples with
             scores at or below 0 have it, unless more of them must be kept because only ``saved_fraction`` may be skipped. None, the
-            default, is half of the fraction that is kept: 0.3 where 40 % are skipped. Scores are old when they are used, and so
-            high a floor added less noise than 0.1 in most measurements (docs/policies.md).
+            default, is half of the fraction that is kept: 0.3 if 40 % are skipped. Scores are old when they are used. In most
+            measurements this high floor therefore added less noise than 0.1 (docs/policies.md).
         momentum: m in [0, 1), as in ``MeanThreshold``.
 
     Raises:
@@ -57,13 +57,13 @@ class ImportanceSampling(Policy):
         check_choice("by", self.by, NORMS)
         if min_keep == 0.0:
             raise ValueError(
-                f"min_keep must be in (0, 1], got {self.min_keep!r}: a sample that is never kept leaves the gradient biased"
+                f"min_keep must be in (0, 1], got {self.min_keep!r}: raise it, as a sample that is never kept biases the gradient"
             )
         most = 1 - max(min_keep, 1 / ops.CUTOFF_RANGE)
         if saved > most + _ROUNDING:
             raise ValueError(
                 f"saved_fraction={self.saved_fraction!r} is more than {most:g}, the most that min_keep={min_keep:g} allows, "
-                "as each sample is kept with that probability at least: lower one of them"
+                "as each sample is kept with at least that probability: lower saved_fraction or min_keep"
             )
         object.__setattr__(self, "by", str(self.by))
         object.__setattr__(self, "saved_fraction", saved)

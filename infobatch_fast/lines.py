@@ -68,14 +68,14 @@ def _check_epoch(line: dict[str, Any]) -> None:
     seconds, resumed = line.get("seconds"), line.get("resumed", False)
     _require(seconds is None or _is_number(seconds, 0, MOST_SECONDS), "seconds", "a number of seconds, or null", line)
     noise = line.get("added_noise", 0.0)
-    _require(_is_number(noise, 0, LARGEST), "added_noise", "a number from 0 on", line)
+    _require(_is_number(noise, 0, LARGEST), "added_noise", "a number of at least 0", line)
     _require(isinstance(resumed, bool), "resumed", "true or false", line)
     levels = line.get("thresholds")
     fits = isinstance(levels, list) and len(levels) <= 3
     fits = fits and all(level is None or _is_number(level, -MOST_SCORE, MOST_SCORE) for level in levels or ())
-    _require(fits, "thresholds", "a list of at most three numbers, or null in their place", line)
+    _require(fits, "thresholds", "a list of at most three numbers or nulls", line)
     if "histogram" in line:
-        _require(_is_histogram(line["histogram"]), "histogram", "counts, and one ascending edge more than these", line)
+        _require(_is_histogram(line["histogram"]), "histogram", "counts and ascending edges, one edge more than counts", line)
 
 
 def _is_histogram(histogram: Any) -> bool:
@@ -96,7 +96,7 @@ def _check_start(line: dict[str, Any]) -> None:
     for name in ("machine", "versions", "arguments"):
         of_name = line.get(name, {})
         fits = isinstance(of_name, dict) and all(_is_word(value) for key, value in of_name.items() if key != "gpus")
-        _require(fits, name, "texts and numbers by name", line)
+        _require(fits, name, "an object that holds texts and numbers by name", line)
     gpus = line.get("machine", {}).get("gpus", [])
     fits = isinstance(gpus, list) and all(isinstance(gpu, dict) and _is_word(gpu.get("name")) and "name" in gpu for gpu in gpus)
-    _require(fits, "machine", "of gpus that have names", line)
+    _require(fits, "machine", "an object whose gpus all have names", line)

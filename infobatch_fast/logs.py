@@ -17,14 +17,14 @@ from .machine import provenance
 from .pruner import InfoBatch
 
 FORMAT = 1
-_STRANGE = "not a line that infobatch_fast.logs.JsonLines writes; name its file, or remove the line"
+_STRANGE = "not a line that infobatch_fast.logs.JsonLines writes; pass a file that it wrote, or remove the line"
 
 
 class JsonLines:
     """Appends the statistics of each epoch to a file that ``python -m infobatch_fast report`` draws.
 
-    The first line of each process says what runs where; the other lines are epochs. An interrupted run goes on in the same file. If
-    it does epochs again, their new lines replace the old ones when the file is read.
+    The first line of each process describes the run and its machine; the other lines are epochs. An interrupted run continues in
+    the same file. If it repeats epochs, their new lines replace the old ones when the file is read.
 
     Args:
         path: The file. The first ``write`` makes it, together with its folder.
@@ -44,8 +44,8 @@ class JsonLines:
 
         Args:
             pruner: The pruner whose ``stats`` and ``histogram()`` are written.
-            **extra: More values to write: numbers, strings, lists of them. ``seconds`` replaces the measured time, which runs from
-                the line before, or else from when this object was made.
+            **extra: More values to write: numbers, strings, lists of them. ``seconds`` replaces the measured time, which starts at
+                the previous line or, for the first line, at the construction of this object.
 
         Raises:
             ValueError: A name in ``extra`` is already a name in the line.
@@ -64,7 +64,7 @@ class JsonLines:
         }
         taken = sorted(line.keys() & extra.keys() - {"seconds"})
         if taken:
-            raise ValueError(f"extra must not be named {', '.join(taken)}: the line has these names itself; choose others")
+            raise ValueError(f"extra must not be named {', '.join(taken)}: the line already has these names; choose others")
         lines = [line | extra] if self._started else [_start(pruner), line | extra]
         text = "".join(json.dumps(_finite(entry), allow_nan=False, default=_plain) + "\n" for entry in lines)
         if pruner.rank == 0:
@@ -98,7 +98,7 @@ def read_run(path: str | PathLike[str]) -> RunLog:
 
     Raises:
         OSError: The file cannot be read.
-        NoRun: A ValueError: the file is not of this kind, or holds no epoch.
+        NoRun: A ValueError: ``JsonLines`` did not write the file, or it holds no epoch.
     """
     starts: list[dict[str, Any]] = []
     epochs: list[dict[str, Any]] = []
@@ -127,7 +127,7 @@ def read_run(path: str | PathLike[str]) -> RunLog:
     if not epochs and broken is not None:
         raise NoRun(f"{path}, line {broken}: {_STRANGE}")
     if not epochs:
-        raise NoRun(f"{path}: it has no line of an epoch; write it with infobatch_fast.logs.JsonLines(path).write(pruner)")
+        raise NoRun(f"{path}: the file has no line of an epoch; write it with infobatch_fast.logs.JsonLines(path).write(pruner)")
     return RunLog(starts, epochs)
 
 
@@ -147,7 +147,7 @@ def _ends_line(path: Path) -> bool:
 
 
 def _finite(value: Any) -> Any:
-    """``value`` with None for what JSON has no number for."""
+    """``value`` with None in place of numbers that JSON does not have."""
     if isinstance(value, dict):
         return {name: _finite(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Reduces losses of many elements (tokens, pixels, boxes, rows) to one number a sample."""
+"""Reduces losses of many elements (tokens, pixels, boxes, rows) to one number per sample."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def per_sample(
     Args:
         loss: Losses of the elements, floating [B, ...]. With ``index`` [M, ...]: a row for each box, crop or turn.
         index: The sample that each row belongs to, of an integer dtype [M]. With ``num_samples`` it holds positions in the batch,
-            such as the number of the image that a box is in. Without it any numbers will do, such as sample ids; equal ones are one
-            sample.
+            such as the number of the image that a box is in. Without it any numbers will do, such as sample ids; rows with equal
+            numbers belong to one sample.
         mask: Which elements count: bool, or weights of any real dtype that are not negative. It has the shape of ``loss`` or of its
-            first dimensions, and a size of 1 stands for all. Elements that do not count may be NaN.
-        num_samples: B, where ``index`` holds positions.
+            first dimensions, and a size of 1 is broadcast. Elements that do not count may be NaN.
+        num_samples: B, if ``index`` holds positions.
         reduction: "mean", or "sum" of the elements that count.
 
     Returns:
@@ -55,7 +55,7 @@ def per_sample(
     check_choice("reduction", reduction, ("mean", "sum"))
     _check_loss(loss)
     if num_samples is not None and index is None:
-        raise ValueError(f"num_samples={num_samples!r} is the range of index, which was not given: pass both or neither")
+        raise ValueError(f"num_samples={num_samples!r} is the range of index, which was not given: pass index too")
     dtype = torch.float64 if loss.dtype == torch.float64 else torch.float32
     values, counted = loss.to(dtype), torch.ones((), dtype=dtype, device=loss.device)
     if mask is not None:
@@ -144,10 +144,10 @@ def _aligned(mask: torch.Tensor, loss: torch.Tensor) -> torch.Tensor:
     if mask.dtype.is_complex:
         raise TypeError(f"mask must be of a bool or real dtype, got {mask.dtype}")
     if mask.device != loss.device:
-        raise ValueError(f"mask is on {mask.device} and loss on {loss.device}")
+        raise ValueError(f"mask is on {mask.device} and loss on {loss.device}: pass mask.to(loss.device)")
     if mask.dim() > loss.dim() or any(have not in (1, want) for have, want in zip(mask.shape, loss.shape, strict=False)):
         raise ValueError(
-            f"mask must have the shape {list(loss.shape)} of loss, or its first dimensions, with 1 for all of one, got "
+            f"mask must have the shape {list(loss.shape)} of loss, or its first dimensions, where a size of 1 is broadcast, got "
             f"{list(mask.shape)}"
         )
     return mask.reshape(*mask.shape, *[1] * (loss.dim() - mask.dim()))
@@ -158,14 +158,14 @@ def _positions(index: torch.Tensor, loss: torch.Tensor, num_samples: int) -> tor
     num_samples, index = check_int("num_samples", num_samples, 0), _check_index(index, loss)
     if index.device.type == "cpu" and index.numel() and not (0 <= int(index.min()) <= int(index.max()) < num_samples):
         raise IndexError(
-            f"index must hold positions in [0, {num_samples}), got {int(index.min())} to {int(index.max())}: with sample ids leave "
-            "num_samples out"
+            f"index must hold positions in [0, {num_samples}), got {int(index.min())} to {int(index.max())}: leave num_samples out "
+            "if these are sample ids"
         )
     return index
 
 
 def _groups(index: torch.Tensor, loss: torch.Tensor) -> torch.Tensor:
-    """Numbers in [0, M) that are equal where those of ``index`` are: what ``torch.unique`` would give, without waiting for it."""
+    """Numbers in [0, M), equal where ``index`` is equal: as ``torch.unique`` gives them, but without waiting for the device."""
     ordered, places = _check_index(index, loss).sort()
     is_new = torch.ones_like(ordered)
     is_new[1:] = ordered[1:] != ordered[:-1]
@@ -180,7 +180,7 @@ def _check_index(index: torch.Tensor, loss: torch.Tensor) -> torch.Tensor:
     if index.shape != loss.shape[:1]:
         raise ValueError(f"index must hold one number for each of the {len(loss)} rows of loss, got shape {list(index.shape)}")
     if index.device != loss.device:
-        raise ValueError(f"index is on {index.device} and loss on {loss.device}")
+        raise ValueError(f"index is on {index.device} and loss on {loss.device}: pass index.to(loss.device)")
     return index.to(torch.int64)
 
 

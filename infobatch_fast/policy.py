@@ -13,15 +13,15 @@ from .engine.norms import Norm
 from .engine.ranks import Ranks
 from .engine.table import ScoreTable, Thresholds
 
-MOMENTUM_MEANING = "the part of a sample's old score that stays when its new loss comes in; 0 keeps the last loss alone"
+MOMENTUM_MEANING = "the share of a sample's old score that remains when its new loss comes in; 0 keeps only the last loss"
 _RATIO_MEANING = "the probability that a sample of the tier is skipped in an epoch; 0 keeps all, 0.5 is the paper's choice"
 
 
 class Policy(ABC):
     """Thresholds that cut the seen scores into tiers, and the prune ratio of each tier.
 
-    Write your own as a frozen dataclass of numbers and texts. Ranks compare its ``repr``, which must stay the same through a run. A
-    policy whose ``repr`` holds an address is refused.
+    Write your own as a frozen dataclass of numbers and strings. Ranks compare its ``repr``, which must stay the same during a run.
+    A policy whose ``repr`` holds an address is refused.
 
     Tier 0 is the top tier and is always kept; it also holds the unseen samples. A sample's tier is the number of thresholds
     that its score is below.
@@ -37,7 +37,7 @@ class Policy(ABC):
     @property
     @abstractmethod
     def prune_ratio_of_tier(self) -> tuple[float, ...]:
-        """Prune ratios of tiers 1, 2 and 3, as far as there are such tiers. Empty if ``thresholds`` finds them."""
+        """Prune ratios of tiers 1, 2 and 3, as far as these tiers exist. Empty if ``thresholds`` finds the ratios."""
 
     @abstractmethod
     def thresholds(self, table: ScoreTable, ranks: Ranks) -> Thresholds:
@@ -57,7 +57,7 @@ class Policy(ABC):
         """
         ratios = check_fractions("prune_ratio_of_tier", self.prune_ratio_of_tier, False, _RATIO_MEANING)
         if len(ratios) > ops.MAX_THRESHOLDS:
-            raise ValueError(f"prune_ratio_of_tier must hold at most {ops.MAX_THRESHOLDS} ratios, got {ratios!r}")
+            raise ValueError(f"prune_ratio_of_tier must hold at most {ops.MAX_THRESHOLDS} ratios, got {ratios!r}: merge tiers")
         cutoffs = [ops.CUTOFF_RANGE, *(ops.cutoff_of(1.0 - ratio) for ratio in ratios)]
         cutoffs += [ops.CUTOFF_RANGE] * (4 - len(cutoffs))
         return (cutoffs[0], cutoffs[1], cutoffs[2], cutoffs[3])
@@ -114,7 +114,7 @@ class QuantileTiers(Policy):
         momentum: m in [0, 1), as in ``MeanThreshold``.
 
     Raises:
-        ValueError: The lengths differ, there are none or more than three, or a value is out of range or order.
+        ValueError: The lengths differ, there are none or more than three, a value is out of range, or the quantiles do not ascend.
 
     Source: the configuration of the paper's authors' research code, described in docs/algorithm.md.
     """
@@ -130,12 +130,14 @@ class QuantileTiers(Policy):
         object.__setattr__(self, "prune_ratios", check_fractions("prune_ratios", self.prune_ratios, False, _RATIO_MEANING))
         if len(self.quantiles) != len(self.prune_ratios) or not 1 <= len(self.quantiles) <= ops.MAX_THRESHOLDS:
             raise ValueError(
-                f"quantiles and prune_ratios must be of one length from 1 to {ops.MAX_THRESHOLDS}, got {self.quantiles!r} and "
-                f"{self.prune_ratios!r}: each quantile is the upper end of a tier with its own ratio"
+                f"quantiles and prune_ratios must have the same length, from 1 to {ops.MAX_THRESHOLDS}, got {self.quantiles!r} and "
+                f"{self.prune_ratios!r}: each quantile is the upper end of a tier, so pass one ratio for each"
             )
         ends = (0.0, *self.quantiles, 1.0)
         if not all(low < high for low, high in pairwise(ends)):
-            raise ValueError(f"quantiles must ascend strictly inside (0, 1), got {self.quantiles!r}")
+            raise ValueError(
+                f"quantiles must ascend strictly inside (0, 1), got {self.quantiles!r}: sort them, and leave out 0, 1 and repeats"
+            )
 
     @property
     def prune_ratio_of_tier(self) -> tuple[float, ...]:

@@ -47,8 +47,8 @@ class InfoBatch(Arguments, BatchCalls):
         shard: "scattered" deals the samples to the ranks by a seeded permutation. "contiguous" gives each rank a range of indices,
             for data that is read in shards; ``shuffle=False`` implies it. With ``shuffle=True`` the order is shuffled either way.
         seed: In [0, 2^64). Together with the epoch it decides everything that is random. It must be the same on all ranks.
-        num_replicas: Number of data-parallel ranks. The default is that of ``process_group`` or of the default group, and 1 without
-            one.
+        num_replicas: Number of data-parallel ranks. The default is the size of ``process_group`` or of the default group, or 1
+            without a group.
         rank: The number of this rank, in [0, num_replicas). The default is its number in the group.
         process_group: The data-parallel process group.
         drop_last: With several ranks: cut the longer ranks instead of repeating samples of the shorter ones.
@@ -62,10 +62,11 @@ class InfoBatch(Arguments, BatchCalls):
             ``set_epoch`` then count these epochs, and ``epoch`` counts the plans. With ``math.inf`` an iteration never ends, and
             ``num_epochs`` counts plans.
         protect: Samples that are never pruned and weigh 1, whatever their score: their ids, or a bool mask of all N. Their scores
-            count in the threshold. It must be the same on all ranks. It takes an eighth of a byte a sample, and nothing if it is
-            None.
+            count in the threshold. Pass the same on all ranks. A mask takes an eighth of a byte per sample on the device; None
+            takes nothing.
         check: "deferred" counts, on the device, indices that do not belong to the data set. The error is raised where the host
-            looks anyway: at the next plan or at ``stats``. "sync" checks first in each ``update``, and waits for the device.
+            reads the device anyway: at the next plan or at ``stats``. "sync" checks the indices at the start of each ``update``,
+            and waits for the device.
 
     Attributes:
         sampler: Pass it to a ``DataLoader``. It holds the engine and not the pruner, so each is freed as soon as nobody uses it.
@@ -150,8 +151,8 @@ class InfoBatch(Arguments, BatchCalls):
         After ``load_state_dict`` an epoch before the current one is ignored, since trainers that restart count from 0 or run
         through past epochs.
 
-        With ``steps_per_epoch`` the call says that the trainer begins another epoch of its own. The rest of its previous epoch is
-        left out. Plans still follow each other, and none is dropped.
+        With ``steps_per_epoch`` the call says that the trainer begins another of its own epochs. The rest of the trainer's previous
+        epoch is left out. Plans still follow each other, and none is dropped.
 
         Args:
             epoch: At least 0. Epochs from ``num_epochs`` on are full.
@@ -161,30 +162,30 @@ class InfoBatch(Arguments, BatchCalls):
     def grow(self, new_size: Sized | int | None = None, *, protect: Protect | None = None) -> None:
         """Adds samples that the data set gained at its end, ids [N, new_size). They are unseen, so kept until they have a score.
 
-        Call it between epochs: after an epoch was iterated to its end, which is then over, or before the plan of the current epoch
-        is made, as after ``set_epoch``. Scores and protected samples stay as they are. The samples are dealt out anew, so each rank
-        owns other samples than before. During the call there are two tables. On several ranks it is a collective call, which sends
-        all scores to all ranks once.
+        Call it between epochs: after an epoch was iterated to its end, or before the current epoch has a plan, as right after
+        ``set_epoch``. An epoch that was iterated to its end is then over. Scores and protected samples stay as they are. The call
+        deals the samples to the ranks again, so each rank owns other samples than before. It holds two tables in memory. On several
+        ranks it is collective, and sends all scores to all ranks once.
 
-        Make anew what was made for the old size: loaders with persistent workers, which hold a copy of the data set, and captured
+        Rebuild what was made for the old size: loaders with persistent workers, which hold a copy of the data set, and captured
         CUDA graphs of ``update``.
 
         Args:
-            new_size: The number of samples, or a data set that takes the place of the old one. The default is the present size of
-                the data set at hand. N changes nothing, and is allowed at any time.
+            new_size: The number of samples, or a data set that replaces the old one. The default is the present length of the data
+                set. N changes nothing, and is allowed at any time.
             protect: More samples that are never pruned, besides those that already are: ids, or a mask of all ``new_size``.
 
         Raises:
             TypeError, IndexError, torch.OutOfMemoryError: As for the constructor.
             ValueError: ``new_size`` is below N, or is not the length of the data set.
-            RuntimeError: An epoch is under way, which is always so with ``steps_per_epoch``, or the ranks do not agree. In every
-                case nothing is changed.
+            RuntimeError: An epoch is under way (with ``steps_per_epoch`` one always is), or the ranks do not agree. Whichever error
+                is raised, nothing is changed.
         """
         self.engine.grow(new_size, protect)
 
     @property
     def progress(self) -> float:
-        """Fraction of the run that is done, in [0, 1], by the losses that came back on this rank. Does not wait for the device.
+        """Fraction of the run that is done, in [0, 1], by the losses that this rank has recorded. Does not wait for the device.
 
         (epoch + losses / indices of the epoch) / num_epochs; with ``steps_per_epoch=S``: steps / (num_epochs * S).
         """
@@ -195,12 +196,13 @@ class InfoBatch(Arguments, BatchCalls):
         """Fraction of the run's visits done, in [0, 1]: visited samples / (visited + expected). Does not wait for the device.
 
         ``progress`` counts all epochs alike. Here a full epoch counts for more than a pruned one, in proportion to the samples that
-        it visits. Epochs to come count as in ``expected_steps``. An epoch that is cut short is done where the one before ended, so
-        the last step of the run reaches 1. The fraction falls where a plan keeps more than was expected. With ``steps_per_epoch=S``
-        all epochs visit as many samples, so it moves as ``progress`` does. With ``math.inf`` the epochs are the plans.
+        it visits. Epochs to come count as in ``expected_steps``. If epochs are cut short, an epoch counts as done where the
+        previous one ended, so the last step of the run reaches 1. The fraction falls when a plan keeps more than was expected. With
+        ``steps_per_epoch=S`` all epochs visit equally many samples, so it moves as ``progress`` does. With ``math.inf`` the epochs
+        are the plans.
 
         Example:
-            >>> pruner = InfoBatch(1000, num_epochs=2, delta=1.0)  # 1000 visits, and then 750, as is expected
+            >>> pruner = InfoBatch(1000, num_epochs=2, delta=1.0)  # 1000 visits, and then 750 are expected
             >>> _ = pruner.update(list(range(700)), torch.ones(700))
             >>> pruner.progress, pruner.visited_fraction
             (0.35, 0.4)
@@ -220,10 +222,10 @@ class InfoBatch(Arguments, BatchCalls):
         return len(self.sampler.batches(batch_size, drop_last))
 
     def expected_steps(self, batch_size: int) -> int:
-        """Expected number of steps of the whole run on each rank, for schedules and progress bars. Nothing waits for the device.
+        """Expected number of steps of the whole run on each rank, for schedules and progress bars. Does not wait for the device.
 
-        Epochs planned so far count as they were. Pruned epochs to come save what the latest pruned one saved or, before there is
-        one, ``policy.expected_saved_fraction``. The estimate gets better as the run goes on. Each epoch is rounded to whole steps.
+        Epochs planned so far count as they were. A pruned epoch to come saves what the latest pruned epoch saved or, before there
+        is one, ``policy.expected_saved_fraction``. The estimate gets better during the run. Each epoch is rounded to whole steps.
 
         Args:
             batch_size: Indices in a batch of one rank.
@@ -241,15 +243,15 @@ class InfoBatch(Arguments, BatchCalls):
 
     @property
     def stats(self) -> EpochStats:
-        """What the plan of the current epoch decided, and what has come of it so far. Waits for the device.
+        """Statistics of the current epoch: what its plan decided, and what happened so far. Waits for the device.
 
         Raises:
-            IndexError: ``update`` got indices that do not belong here.
+            IndexError: ``update`` got indices that are out of range, or that belong to another rank.
         """
         return EpochStats.of(self.engine.epochs)
 
     def histogram(self, bins: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
-        """Counts the seen scores of all ranks in bins. They are counted where they are, and no plan is made.
+        """Counts the seen scores of all ranks in bins. The device that holds the scores counts them, and no plan is made.
 
         Collective: on several ranks all must call it. Waits for the device.
 
@@ -285,11 +287,11 @@ class InfoBatch(Arguments, BatchCalls):
         return self.engine.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where ``state`` was taken: samples visited before do not come again, the others come in the same order.
+        """Resumes where ``state`` was taken: samples visited before do not come again, and the others come in the same order.
 
         The policy, the schedule, ``rescale`` and the device may differ from those of the saved run. The epoch in progress is
-        finished by its saved plan; later epochs follow this pruner's arguments. ``rescale`` holds at once, except for losses that
-        were on their way: they keep their weights.
+        finished by its saved plan; later epochs follow this pruner's arguments. A new ``rescale`` takes effect at once, except for
+        losses that were on their way: these keep their weights.
 
         Raises:
             ValueError: ``state`` does not fit (another format, data set size, seed or order) or is damaged; nothing is changed.
@@ -310,7 +312,7 @@ class InfoBatch(Arguments, BatchCalls):
 
     def __iter__(self) -> NoReturn:
         raise TypeError(
-            "an InfoBatch is no sampler: pass sampler=pruner.sampler, or batch_sampler=pruner.sampler.batches(batch_size)"
+            "an InfoBatch is not a sampler: pass sampler=pruner.sampler, or batch_sampler=pruner.sampler.batches(batch_size)"
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> InfoBatch:
@@ -328,18 +330,18 @@ def _choose_policy(policy: Policy | None, prune_ratio: float) -> Policy:
         raise TypeError(f"policy must be a policy such as QuantileTiers(), got {policy!r}")
     if " at 0x" in repr(policy):
         raise TypeError(
-            f"policy must have a repr that tells its settings, as ranks compare it, got {policy!r}, with an address that differs "
-            f"from process to process: make {type(policy).__name__} a dataclass(frozen=True) whose fields are numbers and texts"
+            f"policy must have a repr that shows its settings, because ranks compare it, got {policy!r}: the address in it differs "
+            f"between processes. Make {type(policy).__name__} a dataclass(frozen=True) whose fields are numbers and strings"
         )
     if policy.by not in NORMS:
         raise ValueError(
-            f"policy.by must be one of {', '.join(map(repr, NORMS))}, got {policy.by!r}: stats.added_noise goes by it, so give a "
-            f"field of {type(policy).__name__} that means something else another name"
+            f"policy.by must be one of {', '.join(map(repr, NORMS))}, got {policy.by!r}: stats.added_noise reads it. If the field "
+            f"of {type(policy).__name__} means something else, give it another name"
         )
-    check_fraction("policy.momentum", policy.momentum, False, "the part of a sample's old score that stays")
+    check_fraction("policy.momentum", policy.momentum, False, "the share of a sample's old score that remains")
     if prune_ratio != 0.5:
         raise ValueError(
-            f"prune_ratio={prune_ratio!r} and policy={policy!r} were both given: a policy has prune ratios of its own, so leave "
+            f"prune_ratio={prune_ratio!r} and policy={policy!r} were both given: a policy has its own prune ratios, so leave "
             "prune_ratio out"
         )
     return policy

@@ -109,13 +109,13 @@ class _PlanSampler(DistributedSampler[Any]):
     def state_dict(self) -> dict[str, int]:
         """Epoch and position, the same few bytes on every rank. The scores are in ``InfoBatch.state_dict``.
 
-        Where epochs have a constant length or never end, ``epoch`` counts plans, and ``drawn`` counts all indices that came before.
+        With ``steps_per_epoch``, ``epoch`` counts plans, and ``drawn`` counts all indices that were yielded before.
         """
         reached = None if self._progress is None else self._progress.reached(self._unit)
         return self.engine.epochs.place(self._resume, reached)
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Lets the next iteration, and only that one, go on at a position. At the end of an epoch, it begins the next epoch.
+        """Makes the next iteration, and only that one, resume at a position. The end of an epoch resumes at the next epoch.
 
         A pruner that was itself restored knows which samples were visited and leaves out just those. The position is then not
         applied a second time.
@@ -130,7 +130,7 @@ class _PlanSampler(DistributedSampler[Any]):
         self.engine.epochs.go_on_at(self._resume)
 
     def _pieces(self, size: int) -> Iterator[tuple[Ids, _Progress]]:
-        """The next iteration in pieces of ``size`` indices, and a note of where each stands, for the caller to fill in."""
+        """The next iteration in pieces of ``size`` indices, each with its progress, which the caller fills in."""
         if self.check_loader is not None:
             self.check_loader(self)
         with self.engine.epochs.changing:
@@ -146,8 +146,8 @@ class _PlanSampler(DistributedSampler[Any]):
 class InfoBatchSampler(_PlanSampler):
     """Yields the indices of the current epoch's plan, for ``DataLoader(sampler=...)``. Made by ``InfoBatch``.
 
-    ``len`` is exact before iteration. Iterating twice, peeking or breaking off changes nothing. After an iteration that was
-    exhausted the next one is of the next epoch, unless ``set_epoch`` is called.
+    ``len`` is exact before iteration. Iterating twice, peeking or breaking off changes nothing. After an exhausted iteration, the
+    next one belongs to the next epoch, unless ``set_epoch`` is called.
     """
 
     @property
@@ -193,7 +193,8 @@ class InfoBatchSampler(_PlanSampler):
             drop_last: Leave out a smaller last batch.
 
         Raises:
-            ValueError: ``batch_size`` is not an int of at least 1, or differs from the one that was given with ``steps_per_epoch``.
+            TypeError: ``batch_size`` is not an int.
+            ValueError: ``batch_size`` is less than 1, or differs from the one that was given with ``steps_per_epoch``.
         """
         return InfoBatchBatchSampler(self, batch_size, drop_last)
 
@@ -243,6 +244,6 @@ class InfoBatchBatchSampler(_PlanSampler):
         if plan is not None and not plan.restored:  # of one that goes on after a restart, the rest may be small
             self.engine.epochs.notices.tell(
                 "no batch",
-                f"epoch {plan.epoch} has {indices} indices a rank, fewer than batch_size={self.batch_size}, and drop_last leaves "
-                "no batch: leave drop_last out, or take smaller batches",
+                f"epoch {plan.epoch} has {indices} indices per rank, fewer than batch_size={self.batch_size}, so drop_last leaves "
+                "no batch: leave drop_last out, or take a smaller batch_size",
             )

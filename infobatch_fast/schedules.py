@@ -1,4 +1,4 @@
-"""Learning-rate schedules that end where they should, although nobody knows the number of steps beforehand."""
+"""Learning-rate schedules that end with the run, although the number of steps is not known beforehand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class EpochProgressLR(LRScheduler):
     After each ``step`` the inner scheduler stands at step floor(share * total_steps + 1/2). It never goes back. The share of the
     run that is done is ``pruner.progress`` or ``pruner.visited_fraction``. So the run ends where the schedule ends, however many
     steps were pruned, and gradient accumulation changes nothing. If epochs are cut short (``drop_last``, a trainer's limit of
-    batches, a loop that breaks off), an epoch counts as done where the one before ended.
+    batches, a loop that breaks off), an epoch counts as done where the previous one ended.
 
     Args:
         scheduler: Any torch scheduler that was built for ``total_steps`` steps, for instance ``OneCycleLR(total_steps=...)`` or
@@ -28,13 +28,13 @@ class EpochProgressLR(LRScheduler):
         total_steps: The number of steps that ``scheduler`` was built for. Any number that is fine enough will do, such as the steps
             of the run without pruning.
         by: "visits": each visit of a sample is the same part of the schedule. "epochs": each epoch is the same part. The full
-            epochs at the end hold more steps than others, and are then trained at the schedule's end. Take "epochs" if a trainer
+            epochs at the end hold more steps than others, so more steps run at the end of the schedule. Take "epochs" if a trainer
             cuts all epochs to the same number of batches. With ``steps_per_epoch=S`` both are the same.
 
     Raises:
         TypeError: ``scheduler`` is not a torch scheduler, or is ``ReduceLROnPlateau``.
         ValueError: ``total_steps`` is not at least 1; ``scheduler`` was built for another number or has stepped already; or ``by``
-            is something else.
+            is neither "visits" nor "epochs".
 
     Example:
         >>> import torch
@@ -78,7 +78,7 @@ class EpochProgressLR(LRScheduler):
         self.last_epoch = 0
 
     def step(self, epoch: int | None = None) -> None:
-        """Brings the inner scheduler to where the run is. Call it after ``optimizer.step()``.
+        """Steps the inner scheduler to the run's progress. Call it after ``optimizer.step()``.
 
         Raises:
             ValueError: ``epoch`` was given.
@@ -122,7 +122,7 @@ class EpochProgressLR(LRScheduler):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on where ``state_dict`` was taken. Restore the pruner by its own ``load_state_dict``.
+        """Resumes where ``state_dict`` was taken. Restore the pruner by its own ``load_state_dict``.
 
         Raises:
             ValueError: ``state_dict`` is not that of an ``EpochProgressLR`` with this ``total_steps`` and ``by``.
@@ -149,15 +149,15 @@ class EpochProgressLR(LRScheduler):
         return numbers and 0 < ended <= 1 and 0 <= (saved or 0) <= 1 and state_dict["total_steps"] == self._total
 
     def _check_by(self, state_dict: dict[str, Any]) -> None:
-        """Makes sure that the saved schedule followed the same share of the run. States that do not name it followed the epochs."""
+        """Makes sure that the saved schedule followed the same share of the run. States without ``by`` followed the epochs."""
         by = state_dict.get("by", "epochs")
         if by != self._by:
             raise ValueError(
-                f"state_dict is that of a schedule by={by!r}, and this one goes by={self._by!r}, where its learning rate would be "
-                f"another one: construct it with by={by!r}, or InfoBatchTrainer with schedule_by={by!r}"
+                f"state_dict was saved with by={by!r}, but this schedule has by={self._by!r}, so the learning rate would jump: "
+                f"construct it with by={by!r}, or InfoBatchTrainer with schedule_by={by!r}"
             )
 
 
 def _all_of(scheduler: Any) -> list[Any]:
-    """A scheduler and those that it is made of."""
+    """A scheduler and all schedulers inside it."""
     return [scheduler] + [each for part in getattr(scheduler, "_schedulers", []) for each in _all_of(part)]

@@ -10,7 +10,7 @@ from .engine.noise import added_noise
 
 @dataclass(frozen=True)
 class EpochStats:
-    """What the plan of an epoch decided, and what has come of it. Counts cover all ranks unless they say otherwise.
+    """What the plan of an epoch decided, and what happened since. Counts cover all ranks unless they say otherwise.
 
     Attributes:
         epoch: The epoch, from 0.
@@ -24,14 +24,14 @@ class EpochStats:
         tier_kept: Kept samples of each tier.
         weights: Weight of a kept sample of each tier.
         added_noise: The variance that skipping adds to the gradient of an epoch, divided by what uniform pruning of as many samples
-            adds: 1 is no better than chance, 0 is a full epoch. It is computed from this rank's scores, as they are when ``stats``
-            is first asked for under the plan, without unseen and protected samples. The norm of a sample's gradient is the one that
-            ``ImportanceSampling`` takes. With other policies it is 1 - exp(-score), and scores are taken to be cross-entropy
+            adds: 1 is no better than chance, 0 is a full epoch. It is computed once per plan, when ``stats`` is first read, from
+            this rank's scores at that time. Unseen and protected samples do not count. The norm of a sample's gradient is the one
+            that ``ImportanceSampling`` takes. With other policies it is 1 - exp(-score), which takes scores to be cross-entropy
             losses. Negative scores have norm 0.
         scored: Losses that ``update`` got on this rank since the plan was made.
-        non_finite: How many of these losses were NaN or infinite, and did not enter the table. A restart counts anew.
-        unkept: How many of these losses belong to samples that the plan does not keep, without late ones. If there are any, the
-            loader is not the pruner's. A restart counts anew.
+        non_finite: How many of these losses were NaN or infinite, and did not enter the table. A restart resets the count.
+        unkept: How many of these losses belong to samples that the plan does not keep. Late losses do not count. If there are any,
+            the loader does not draw from the pruner. A restart resets the count.
         total_saved_fraction: 1 - kept / num_samples over all epochs planned so far.
         plan_seconds: Wall-clock seconds in which this rank made the plan.
     """
@@ -58,7 +58,7 @@ class EpochStats:
         """Returns the statistics of the current epoch, and makes its plan if need be. Waits for the device.
 
         Raises:
-            IndexError: ``update`` got indices that do not belong here.
+            IndexError: ``update`` got indices that are out of range, or that belong to another rank.
         """
         plan, table = epochs.plan(), epochs.table
         faults = table.read_faults()

@@ -25,8 +25,8 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
 
     Call ``set_epoch`` before each iteration, in the main process and in place of ``InfoBatch.set_epoch``. It makes the plan and
     writes one bit a sample into shared memory, where the workers read it. A pruned sample is still read, but neither decoded nor
-    collated if those stages come after the filter. In an epoch that goes on after ``InfoBatch.load_state_dict``, samples that were
-    trained on before do not come again, so the stream itself may begin anew.
+    collated if those stages come after the filter. In an epoch that is resumed by ``InfoBatch.load_state_dict``, samples that were
+    trained on before do not come again, so the stream itself may start from its beginning.
 
     The stream shuffles as before, and deals its samples to workers and ranks as before; see docs/streams.md for several ranks.
     ``KeptOnly`` has no length: ``InfoBatch.stats.kept`` says how many samples come.
@@ -67,12 +67,12 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
             raise TypeError(f"key must be the name or position of the id in a sample, or a function of the sample, got {key!r}")
         if not pruner.lengths.is_dynamic:
             raise ValueError(
-                "pruner has steps_per_epoch, by which its sampler runs from one plan into the next, and a stream has no sampler: "
-                "leave it out, and KeptOnly.set_epoch selects the plan"
+                f"pruner has steps_per_epoch={pruner.lengths.steps_per_epoch}, so its sampler runs from one plan into the next, "
+                "but a stream has no sampler: construct InfoBatch without steps_per_epoch, and select plans by KeptOnly.set_epoch"
             )
         if pruner.num_replicas > 1 and pruner.shard != "contiguous":
             raise ValueError(
-                f"pruner has {pruner.num_replicas} ranks and shard={pruner.shard!r}, so a rank's samples lie all over the stream. "
+                f"pruner has {pruner.num_replicas} ranks and shard={pruner.shard!r}, so a rank's samples are all over the stream. "
                 "Construct InfoBatch(..., shard='contiguous') and let each rank read the samples of KeptOnly.ids, or give each "
                 "rank a pruner of its own, InfoBatch(..., num_replicas=1, rank=0)"
             )
@@ -92,9 +92,9 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
     def set_epoch(self, epoch: int) -> None:
         """Selects an epoch, makes its plan and shows it to the workers. Call it before each iteration.
 
-        It costs one look-up a sample. On several ranks it is a collective call, because of the plan. If the wrapped data set has a
-        ``set_epoch`` of its own, that is called as well. An epoch may be selected again, to iterate over it again. Warns, once, if
-        samples came twice since the call before, as they do when workers read the same ones.
+        It looks up each sample once. On several ranks it is a collective call, because of the plan. If the wrapped data set has its
+        own ``set_epoch``, that is called as well. Selecting an epoch again allows another iteration over it. Warns, once, if
+        samples came twice since the previous call, which happens when several workers read the same samples.
 
         Args:
             epoch: As for ``InfoBatch.set_epoch``: after a restart, epochs before the restored one are ignored.
@@ -126,8 +126,8 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         if not self._words.is_shared():  # type: ignore[no-untyped-call]
             raise RuntimeError(
-                "this KeptOnly is a copy that does not share its pruner's plan: pass the one that was constructed, to "
-                "DataLoader workers or torch.multiprocessing, and do not pickle or copy it"
+                "this KeptOnly is a copy that does not share its pruner's plan: do not pickle or copy a KeptOnly, and pass the "
+                "original one to DataLoader workers or torch.multiprocessing"
             )
         words, moves, bits = (tensor.numpy().data for tensor in (self._words, self._moves, self._bits))
         call = words[0]
@@ -147,8 +147,8 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
             kept = bits[place >> 3] >> (place & 7) & 1
             if words[0] != call or moves[0] != words[1]:
                 raise RuntimeError(
-                    "this iteration's epoch is over, as the pruner has moved on: call set_epoch(epoch) of this KeptOnly, in place "
-                    "of InfoBatch.set_epoch and after load_state_dict, and start a new iteration"
+                    "this iteration's epoch is over, because the pruner has moved on: call set_epoch(epoch) of this KeptOnly "
+                    "instead of InfoBatch.set_epoch, also after load_state_dict, and start a new iteration"
                 )
             if kept:
                 visit.add(place)
@@ -158,11 +158,11 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
             self._look_back()
 
     def state_dict(self) -> dict[str, Any]:
-        """The wrapped data set's state if it has one, for loaders that save streams. The pruner's state holds what was visited."""
+        """State of the wrapped data set, if it has one, for loaders that save streams. Visits are in the pruner's state."""
         return {"dataset": self.dataset.state_dict() if hasattr(self.dataset, "state_dict") else None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where the wrapped data set was. A data set without a state begins anew, and visited samples are left out."""
+        """Restores the wrapped data set. One without a state starts from its beginning, and visited samples are left out."""
         if state["dataset"] is not None:
             self.dataset.load_state_dict(state["dataset"])
 
@@ -173,7 +173,7 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
         return f"KeptOnly({self.dataset!r}, {self._num_samples} samples)"
 
     def _look_back(self) -> None:
-        """Says what went wrong since the last call of ``set_epoch``."""
+        """Warns of what went wrong since the last call of ``set_epoch``."""
         call, _, epoch, kept = self._words.tolist()
         problem = self._visits.problem(call, kept)
         if problem is not None and not self._has_warned:
@@ -181,7 +181,7 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
             warnings.warn(f"epoch {epoch} of this KeptOnly: {problem}", RuntimeWarning, stacklevel=3)
 
     def _write(self, engine: Engine, looked_at: int) -> None:
-        """Writes one bit a sample, by id: set if only the kept bit is set of those bits of its mark that are in ``looked_at``."""
+        """Writes one bit per sample, by id. The bit is set if the sample's mark, masked by ``looked_at``, is KEPT alone."""
         self._words[3] = 0
         powers = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=engine.device)
         for start in range(self.ids.start, self.ids.stop, CHUNK):
@@ -210,7 +210,7 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
                 value, item = sample[key], sample
             except (KeyError, IndexError, TypeError):
                 fields = list(sample) if isinstance(sample, dict) else type(sample).__name__
-                raise KeyError(f"key={key!r} is not in this sample, {fields}: pass where the id of a sample is") from None
+                raise KeyError(f"key={key!r} is not in this sample, {fields}: pass the field that holds a sample's id") from None
         try:
             if isinstance(value, bool):
                 raise TypeError
@@ -218,19 +218,19 @@ class KeptOnly(IterableDataset[tuple[int, Any]]):
         except TypeError:
             raise TypeError(
                 f"the id of a sample must be an int, got {value!r} of type {type(value).__name__}: pass a function as key= that "
-                "makes an int of it"
+                "returns an int"
             ) from None
 
     def _foreign(self, index: int) -> str:
         if 0 <= index < self._num_samples:
             return (
-                f"sample {index} belongs to another rank: this one's stream must bring the samples {self.ids.start} ... "
-                f"{self.ids.stop - 1} (KeptOnly.ids) and no others. Split the stream in this order, or give each rank a pruner of "
-                "its own, InfoBatch(..., num_replicas=1, rank=0)"
+                f"sample {index} belongs to another rank: this rank's stream must bring the samples {self.ids.start} ... "
+                f"{self.ids.stop - 1} (KeptOnly.ids) and no others. Split the stream in this order, or give each rank its own "
+                "pruner, InfoBatch(..., num_replicas=1, rank=0)"
             )
         return (
-            f"sample {index} is out of range for {self._num_samples} samples: ids must count from 0 to {self._num_samples - 1}; "
-            "pass the size of the whole stream to InfoBatch, and the place of the id as key="
+            f"sample {index} is out of range for {self._num_samples} samples: ids must be 0 to {self._num_samples - 1}. Pass the "
+            "size of the whole stream to InfoBatch, and as key= the field that holds a sample's id"
         )
 
 
@@ -242,8 +242,8 @@ def _shared(tensor: torch.Tensor) -> torch.Tensor:
 def _check_stream(dataset: Any) -> None:
     if isinstance(dataset, Iterator):
         raise TypeError(
-            f"dataset must be an object whose __iter__ begins anew in each epoch, got a {type(dataset).__name__}, which can be "
-            "read only once: wrap the function that makes it in an IterableDataset"
+            f"dataset must be an object whose __iter__ starts from the beginning in each epoch, got a {type(dataset).__name__}, "
+            "which can be read only once: wrap the function that makes it in an IterableDataset"
         )
     if not hasattr(dataset, "__iter__") or (not isinstance(dataset, IterableDataset) and hasattr(dataset, "__getitem__")):
         raise TypeError(

@@ -1,4 +1,4 @@
-"""Whether a stream brings each sample once: its workers count in shared memory what came, and the main process looks back."""
+"""Checks that a stream brings each sample once: workers count samples in shared memory, and the main process reads the counts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import get_worker_info
 
 WORKERS = 4096  # more than a machine starts
-LOOKED_AT = 1 << 24  # ids that a worker remembers, 2 MiB: of larger streams it is every second one, or every third
+LOOKED_AT = 1 << 24  # ids that a worker remembers, 2 MiB; of larger streams only every second or third id
 
 CALL, CAME, TWICE = range(3)  # words of a worker
 
@@ -35,7 +35,7 @@ class Visits:
         return Visit(self._words, self._num_samples)
 
     def problem(self, call: int, kept: int) -> str | None:
-        """What is wrong with the iterations since a call, in which ``kept`` samples were to come. All counts begin anew."""
+        """Says what went wrong in the iterations since a call that expected ``kept`` samples, or None. Resets all counts."""
         of_workers = self._words[1:].view(WORKERS, 3)
         twice = int(of_workers[:, TWICE].sum())
         of_workers[:, TWICE] = 0
@@ -45,12 +45,13 @@ class Visits:
         if twice:
             return (
                 f"at least {twice} samples came twice from one worker: the stream brings them more than once, or different samples "
-                "have the same id. Let an iteration bring each sample once, and key= find an id of its own"
+                "have the same id. Make each iteration bring each sample once, and make key= return a different id for each"
             )
         if came > kept:
             return (
-                f"{workers} workers brought {came} samples, and {kept} were to come: they read the same samples, which are trained "
-                "on more than once. Split the stream among them by torch.utils.data.get_worker_info(), as docs/streams.md shows"
+                f"{workers} workers brought {came} samples, but {kept} were expected: they read the same samples, which are then "
+                "trained on more than once. Split the stream among the workers by torch.utils.data.get_worker_info(), as "
+                "docs/streams.md shows"
             )
         return None
 

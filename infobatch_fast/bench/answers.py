@@ -1,7 +1,7 @@
-"""Answers are checked before they are timed: a fast wrong one would be no use. A check that fails raises RuntimeError.
+"""Checks answers before they are timed: a fast wrong answer is of no use. A check that fails raises RuntimeError.
 
-The statistical checks allow six standard deviations: with fixed seeds they either pass always or never, and a right contender
-fails one with probability 2e-9.
+The statistical checks allow six standard deviations. With fixed seeds they either always pass or never, and a right contender fails
+one with probability 2e-9.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _mean_threshold(scores: torch.Tensor) -> float:
 
 
 def _first_ids(contender: Any) -> torch.Tensor:
-    """The first ids of the epoch that was planned, all of them where that is quick: int64 on the CPU."""
+    """The first ids of the planned epoch, or all ids if that is quick: int64 on the CPU."""
     if hasattr(contender, "tensor"):
         ids: torch.Tensor = contender.tensor(ALL).cpu()
         return ids

@@ -1,4 +1,4 @@
-"""What people would use instead, in our own words: the algorithm as published, NumPy, plain torch, and torch's own samplers."""
+"""The alternatives, written for this benchmark: the algorithm as published, NumPy, plain torch, and torch's own samplers."""
 # ruff: noqa: D102 - methods are documented in Contender
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class _Forwarding:
 
 
 class _TensorOrder(Contender):
-    """The order of an epoch in a tensor, handed out as fast as ids can be that lie ready."""
+    """The order of an epoch in a tensor, handed out as fast as ids can be that are computed already."""
 
     _order: torch.Tensor
 
@@ -152,7 +152,7 @@ class PlainTorch(_TensorOrder):
 
 
 class TorchSampler(Contender):
-    """What sampling without pruning costs already. Its plan is what it does before the first id comes."""
+    """The cost of sampling without pruning. Its plan is what it does before the first id comes."""
 
     once = True
     held, peak = 41.0, 50.0

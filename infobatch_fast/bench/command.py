@@ -38,18 +38,18 @@ def _devices(text: str) -> list[str]:
 
 def add(commands: Commands) -> None:
     """Adds the command to the command line."""
-    bench = commands.add_parser("bench", help="measure every operation beside what people would use instead")
+    bench = commands.add_parser("bench", help="time every operation, and the alternatives to it")
     bench.add_argument("--sizes", type=_sizes, metavar="N,N,...", help=f"numbers of samples (default {SIZES})")
     bench.add_argument("--devices", type=_devices, metavar="cpu,cuda", help="default: cpu, and cuda where there is one")
-    bench.add_argument("--quick", action="store_true", help=f"a minute, for a first look: {QUICK_SIZES} samples, few rounds")
+    bench.add_argument("--quick", action="store_true", help=f"a first look in a minute: {QUICK_SIZES} samples, few rounds")
     bench.add_argument("--out", type=Path, metavar="FILE", help="the JSON file to write")
     bench.add_argument(
-        "--compare", nargs=2, type=Path, metavar=("OLD", "NEW"), help="measure nothing, list what differs beyond the spread"
+        "--compare", nargs=2, type=Path, metavar=("OLD", "NEW"), help="measure nothing; list what differs by more than the spread"
     )
 
 
 def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
-    """Measures or compares; fails where a comparison finds something slower."""
+    """Measures or compares. A comparison that finds slower rows fails."""
     if arguments.compare:
         text, slower = compare.compare(*map(documents.read, arguments.compare))
         print(text)

@@ -25,7 +25,7 @@ def _hardware(document: Document) -> tuple[Any, ...]:
 def compare(old: Document, new: Document) -> tuple[str, int]:
     """A line for each row of infobatch_fast that both have and whose quartiles do not overlap.
 
-    On one machine times are compared, on two of them multiples of the floor.
+    Measurements of one machine are compared by times, measurements of two machines by multiples of the floor.
 
     Returns:
         The text, and how many rows are slower.

@@ -16,11 +16,13 @@ from ..sampler import RUN
 
 PRUNE_RATIO = 0.5
 FILL = 1 << 20  # samples that are scored at a time
-EPOCHS = 1 << 30  # enough for delta=1 to prune in every one that a benchmark comes to
+EPOCHS = 1 << 30  # with delta=1, enough to prune every epoch that a benchmark reaches
 
 
 class Contender:
-    """A way to prune, or just to sample. All have the methods below; of these a contender has those that it can do.
+    """A way to prune, or just to sample. All have the methods below.
+
+    A contender may also have some of these methods:
 
     - ``plan_quantiles(epoch)``: a plan with two quantile tiers instead of the mean
     - ``plan_importance(epoch)``: a plan that skips 40 % by importance sampling
@@ -34,7 +36,7 @@ class Contender:
 
     Attributes:
         name: As tables show it.
-        once: Whether the ids of a plan can be had once only.
+        once: Whether the ids of a plan can be read only once.
         on_device: Whether it holds its tables on ``device``, and not always on the CPU.
         held: Bytes a sample that it holds, about.
         peak: Bytes a sample that it holds while it plans, about.
@@ -66,7 +68,7 @@ class Contender:
 
 
 def ignore_notices() -> None:
-    """Measurements hand over ids and select epochs as no training run would, which a pruner warns of."""
+    """Silences warnings: measurements pass ids and select epochs as no training run would, and a pruner warns of that."""
     warnings.filterwarnings("ignore", r"update got|index: \d+ losses came|set_epoch|epoch \d+ was trained", RuntimeWarning)
 
 
@@ -127,7 +129,7 @@ def _plan(pruner: InfoBatch, epoch: int) -> None:
 
 
 def ready_ids(ids: torch.Tensor) -> Iterator[int]:
-    """The Python ints of ids that lie ready, int64 [k] on the CPU: what a ``DataLoader`` takes cannot be had for less."""
+    """Python ints of ids that are computed already, int64 [k] on the CPU: the least work that a ``DataLoader`` needs."""
     return chain.from_iterable(ready_batches(ids, RUN))
 
 

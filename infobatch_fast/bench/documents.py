@@ -10,12 +10,12 @@ Document = dict[str, Any]
 
 
 def read(path: Path) -> Document:
-    """One of them."""
+    """Reads one of these files."""
     document: Document = json.loads(path.read_text())
     return document
 
 
 def write(path: Path, document: Document) -> None:
-    """Writes one, and the folders above it."""
+    """Writes one of these files, and makes the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n")

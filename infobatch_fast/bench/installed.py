@@ -1,4 +1,4 @@
-"""The published package as a contender, where one is installed: it is no requirement of the benchmark."""
+"""The published package as a contender, if it is installed. The benchmark does not require it."""
 # ruff: noqa: D102 - methods are documented in Contender
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .contender import EPOCHS, PRUNE_RATIO, Contender
 
 
 class InstalledPackage(Contender):
-    """The published package, where one is installed."""
+    """The published package, if it is installed."""
 
     name = "infobatch package"
     once = True

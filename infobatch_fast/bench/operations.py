@@ -1,4 +1,4 @@
-"""The timed operations: what each of them does, how many items it is divided by, and the floor that it stands on."""
+"""The timed operations: what each one does, the number of items that its time is divided by, and its floor."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Operation:
 
     name: str  # one of NAMES
     unit: str  # what ``items`` counts, with its article
-    items: float  # of these each time is of
-    moved: float  # bytes that each time must at least move
+    items: float  # how many of these one run handles
+    moved: float  # bytes that one run must move at least
     contenders: list[Timed]
-    floor: Timed  # what the operation cannot do without, done by torch alone
+    floor: Timed  # the work that the operation cannot avoid, done by torch alone
     batch: int | None = None  # size of an update
 
 
@@ -71,7 +71,7 @@ class Field:
 
 
 def plans(now: Field) -> Iterator[Operation]:
-    """From the scores to where the first id can come, by the mean, quantiles and importance. The floor is a read of the scores."""
+    """Plans by the mean, quantiles and importance: from the scores to the first id. The floor is one read of the scores."""
     floor = Timed("floor", lambda _: now.scores.sum())
     for name, method in PLANS.items():
         timed = [_planning(contender.name, getattr(contender, method)) for contender in now.able(method)]
@@ -83,7 +83,7 @@ def _planning(name: str, plan: Callable[[int], object]) -> Timed:
 
 
 class _Taking:
-    """Takes ids of a planned epoch: a short epoch whole, a long one bit by bit, so that no cache knows the next ones.
+    """Takes ids of a planned epoch: a short epoch whole, a long one in parts, so that no cache holds the next ids.
 
     Args:
         contender: Has planned an epoch already, if its epochs are long.
@@ -115,9 +115,9 @@ def _exhaust(elements: Iterator[Any]) -> None:
 
 
 def _hand_out(marks: torch.Tensor, places: torch.Tensor, batch: int) -> None:
-    """The floor of an order: a word of the marks read at random for each index, and its int.
+    """The floor of an order: for each index, a read of the marks at a random place, and a Python int.
 
-    An order that is nowhere written out reads the marks at a random place for each index.
+    An order that is not stored reads the marks at a random place for each index.
     """
     ids = marks.index_select(0, places).cpu()
     _exhaust(ready_ids(ids) if batch == 1 else ready_batches(ids, batch))

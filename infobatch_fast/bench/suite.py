@@ -15,7 +15,7 @@ from .timing import FULL, QUICK, Effort, Times, alternate
 
 
 def measure(size: int, device: torch.device, quick: bool) -> list[dict[str, Any]]:
-    """Times of everything that can be done with so many samples, a row for each operation; says how far it is."""
+    """Times all operations that fit ``size`` samples, a row for each operation. Prints its progress."""
     contenders, left_out = fitting(size, device)
     _say(f"{device}, {size} samples: {', '.join(contender.name for contender in contenders) or 'no room'}")
     if not contenders:

@@ -43,7 +43,7 @@ def time_cell(spread: dict[str, Any]) -> str:
 
 
 def own_rows(document: Document, device: str) -> list[Row]:
-    """The rows of the operations that there are, in order."""
+    """The rows of a device, in the order of ``NAMES`` and sizes."""
     rows = [row for row in document["rows"] if row["device"] == device and row["operation"] in NAMES]
     rows = [row for row in rows if Ours.name in row["contenders"]]
     return sorted(rows, key=lambda row: (NAMES.index(row["operation"]), row["samples"]))
@@ -60,7 +60,7 @@ def text(document: Document) -> str:
     for device in sorted({row["device"] for row in document["rows"]}):
         rows = own_rows(document, device)
         names = rivals(rows)
-        lines += ["", f"{Ours.name} on {device}, how many floors that is, and how many times as long the others take", ""]
+        lines += ["", f"{Ours.name} on {device}, its time in floors, and how many times as long the others take", ""]
         cells = [["operation", "samples", "time", "", "floors", *names]]
         for row in rows:
             ours = row["contenders"][Ours.name]

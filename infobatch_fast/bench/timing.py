@@ -1,4 +1,4 @@
-"""Times of several contenders, taken alternately, so that whatever else the machine does falls on all of them."""
+"""Times of several contenders, taken alternately, so that other load on the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class Effort:
     """How long to measure."""
 
     rounds: int  # times that each contender runs, at most
-    seconds: float  # a contender that has taken this long sits the rounds after the third one out
-    patience: float  # and one that has taken this long those after the second one
+    seconds: float  # a contender that has taken this long skips the rounds after the third one
+    patience: float  # a contender that has taken this long skips the rounds after the second one
 
     def is_over(self, turn: int, spent: float) -> bool:
-        """Whether a contender that has spent so much sits this round out."""
+        """Whether a contender that has spent this many seconds skips this round."""
         return (turn >= 3 and spent > self.seconds) or (turn >= 2 and spent > self.patience)
 
 
 FULL = Effort(rounds=15, seconds=5.0, patience=30.0)
 QUICK = Effort(rounds=5, seconds=0.5, patience=0.5)
-WARM = 3  # where more rounds than this were measured, the first one warmed up, and is left out
+WARM = 3  # if more rounds than this were measured, the first one was the warm-up, and is left out
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Timed:
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of one contender, by round; a round that it sat out is missing."""
+    """Seconds of one contender, by round; a skipped round is missing."""
 
     seconds: dict[int, float]  # until the device was done
     host_seconds: dict[int, float]  # until the call came back: less where a GPU works on
@@ -74,7 +74,7 @@ def alternate(contenders: Sequence[Timed], effort: Effort, device: torch.device)
     Args:
         contenders: What to time, each with a name of its own.
         effort: How many rounds.
-        device: Is waited for, if it is a GPU.
+        device: If it is a GPU, each run waits for it.
 
     Returns:
         Times by name.

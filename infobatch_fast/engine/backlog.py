@@ -1,4 +1,4 @@
-"""What the plan before still owes while the next one is in force: losses on their way, and samples that come again."""
+"""What is left of the previous plan while the next one is in force: losses on their way, and samples that come again."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Backlog:
 
     Attributes:
         late: Losses of the plan before that are expected here, with its weights; None where there are none.
-        lost: Losses of older plans that had not come when the last plan ended, and are not waited for any more.
-        owed: Samples of which none will come by itself, because the iteration was broken off or the run restarted: they are drawn
-            again, before all others, and then their losses are late ones.
+        lost: Losses of older plans that had not come when the last plan ended, and are no longer expected.
+        owed: Samples whose losses will not come by themselves, because the iteration was broken off or the run restarted. They are
+            drawn again before all others, and their losses then count as late.
     """
 
     def __init__(self, table: ScoreTable) -> None:
@@ -38,7 +38,7 @@ class Backlog:
         return 0 if self.late is None else self.late.count
 
     def record(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool, again: bool) -> torch.Tensor:
-        """Records a batch, whose late losses have the weights of the plan before; weights, ``averaged``: divided by its size."""
+        """Records a batch and returns its weights, with ``averaged`` divided by its size. Late losses have the previous weights."""
         if self.late is not None and not again and self.late.all_came():
             self.late = None
         if self.late is None:
@@ -47,7 +47,7 @@ class Backlog:
         return weights * (1.0 / index.numel()) if averaged else weights
 
     def late_after(self, before: Plan, unscored: int) -> LateLosses | None:
-        """Losses on their way when a plan has ended. Those of older plans are only, as long as losses come in the order of drawing.
+        """Losses on their way when a plan has ended. It keeps as many of older plans as are on their way if they come in order.
 
         Args:
             before: The plan, whose marks are still in the table.
@@ -72,13 +72,13 @@ class Backlog:
         self.late = LateLosses(samples, len(self.owed)) if self.owed else None
 
     def go_back(self) -> None:
-        """The iteration was broken off: what is late will not come any more, and is owed."""
+        """The iteration was broken off: late losses will not come any more, and their samples are owed."""
         if self.late is not None:
             self.owe(self.late.outstanding())
         self._is_uneven = True
 
     def level(self, plan: Plan) -> None:
-        """All ranks yield as many: one that owes fewer repeats some of its own. Collective, if there is something to level."""
+        """Makes all ranks owe equally many: a rank that owes fewer repeats its own. Collective, if there is something to level."""
         if not self._is_uneven:
             return
         self._is_uneven = False
@@ -87,7 +87,7 @@ class Backlog:
         self.share()
 
     def share(self) -> None:
-        """Every rank learns what is on its way anywhere, so that one state dict can tell, and any number of ranks go on."""
+        """Tells every rank what is on its way on all ranks, so that one state dict holds it and any number of ranks can resume."""
         self._loaded = None
         longest = self._most(self.count)
         if longest == 0:
@@ -108,9 +108,9 @@ class Backlog:
     def state(self) -> tuple[str, str]:
         """Ids (int64) and weights (float32) of what is on its way on all ranks, in hexadecimal. Waits for the device.
 
-        All ranks record as many losses a step, so each has as many left as this one of what ``share`` has told.
+        All ranks record equally many losses per step. So each rank has as many losses left of those in ``share`` as this rank has.
 
-        Texts and no tensors, as ``torch.distributed.checkpoint`` loads none that are longer than before; ``torch.load`` no bytes.
+        They are strings: ``torch.distributed.checkpoint`` loads no tensor that is longer than before, and ``torch.load`` no bytes.
         """
         if self._loaded is not None:
             return self._loaded
@@ -123,7 +123,7 @@ class Backlog:
         return _as_texts(OnTheirWay(ids[ids >= 0], weights[ids >= 0]))
 
     def load(self, ids: str, weights: str) -> None:
-        """Owes this rank's part of what ``state`` told."""
+        """Makes this rank owe its part of what ``state`` returned."""
         table = self._table
         samples = torch.from_numpy(np.frombuffer(bytearray.fromhex(ids), dtype=np.int64)).to(table.device)
         of_samples = torch.from_numpy(np.frombuffer(bytearray.fromhex(weights), dtype=np.float32)).to(table.device)

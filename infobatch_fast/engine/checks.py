@@ -20,10 +20,10 @@ Index: TypeAlias = torch.Tensor | Sequence[int] | int
 
 
 def check_int(name: str, value: Any, low: int, high: int | None = None, meaning: str = "") -> int:
-    """``value`` as an int in [low, high], NumPy's ints included. ``meaning`` is told where it is out of range.
+    """``value`` as an int in [low, high], NumPy's ints included. If it is out of range, the error holds ``meaning``.
 
     Raises:
-        TypeError: It is no integer.
+        TypeError: It is not an integer.
         ValueError: It is out of range.
     """
     try:
@@ -39,10 +39,10 @@ def check_int(name: str, value: Any, low: int, high: int | None = None, meaning:
 
 
 def check_fraction(name: str, value: Any, closed: bool, meaning: str) -> float:
-    """``value`` as a float in [0, 1], or in [0, 1) where not ``closed``.
+    """``value`` as a float in [0, 1], or in [0, 1) if not ``closed``. If it is out of range, the error holds ``meaning``.
 
     Raises:
-        TypeError: It is no real number.
+        TypeError: It is not a real number.
         ValueError: It is out of range or NaN.
     """
     span = "[0, 1]" if closed else "[0, 1)"
@@ -61,11 +61,11 @@ def check_fractions(name: str, values: Any, closed: bool, meaning: str) -> tuple
     """``values`` as a tuple of such floats.
 
     Raises:
-        TypeError: It is no sequence, or holds what is no real number.
-        ValueError: One of them is out of range or NaN.
+        TypeError: It is not a sequence, or holds something that is not a real number.
+        ValueError: A number is out of range or NaN.
     """
     if not isinstance(values, Iterable):
-        raise TypeError(f"{name} must be a sequence of numbers, got {values!r}")
+        raise TypeError(f"{name} must be a sequence of numbers, got {values!r}: pass a tuple")
     return tuple(check_fraction(name, value, closed, meaning) for value in values)
 
 
@@ -84,7 +84,7 @@ def check_size(data_source: Sized | int, name: str = "data_source") -> int:
 
     Raises:
         TypeError: It has no length, or is a loader.
-        ValueError: It is empty, or above 2^40, or a data set inside of it hands out ids of its own.
+        ValueError: It is empty, or above 2^40, or a data set inside it hands out its own ids.
     """
     if isinstance(data_source, Integral) and not isinstance(data_source, bool):
         return check_int(name, data_source, 1, ops.MAX_SAMPLES)
@@ -113,7 +113,7 @@ def check_index(index: Index, device: torch.device) -> torch.Tensor:
     """Sample indices as a contiguous int64 tensor [B] on the table's device.
 
     Raises:
-        TypeError: They are no integers.
+        TypeError: They are not integers.
         ValueError: They are not of one dimension, or on a GPU while the table is on the CPU.
         RuntimeError: They are on the CPU while a CUDA graph is captured.
     """
@@ -127,10 +127,10 @@ def check_index(index: Index, device: torch.device) -> torch.Tensor:
             )
         is_unsigned = index.dtype == torch.uint64 and not torch.compiler.is_compiling()
         index = index.to(torch.int64)
-        if is_unsigned and index.is_cpu and bool((index < 0).any()):  # they wrapped around; on a GPU that is told as out of range
+        if is_unsigned and index.is_cpu and bool((index < 0).any()):  # they wrapped around; on a GPU they count as out of range
             raise ValueError(f"index must be below 2^63, got {int(index[index < 0][0]) % 2**64}: pass int64 sample indices")
     if index.dim() != 1:
-        raise ValueError(f"index must be of shape [B], got {list(index.shape)}: pass one index a sample, index.flatten()")
+        raise ValueError(f"index must be of shape [B], got {list(index.shape)}: pass one index for each sample, index.flatten()")
     if index.device != device:
         if index.device.type not in ("cpu", "cuda"):
             raise ValueError(f"index is on {index.device}, where no pruner can be: pass index.cpu()")
@@ -146,11 +146,11 @@ def check_index(index: Index, device: torch.device) -> torch.Tensor:
 
 
 def _for_copy(index: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """An index of the CPU in pinned memory, or its copy to a GPU would wait for that."""
+    """An index on the CPU, in pinned memory, so that the host does not wait for its copy to a GPU."""
     if not torch.compiler.is_compiling() and torch.cuda.is_current_stream_capturing():
         raise RuntimeError(
-            "index is on the CPU while a CUDA graph is captured, and each replay would read that memory again, whatever is there "
-            f"by then: put it on {device} before capturing, and copy the next indices into it before each replay"
+            "index is on the CPU while a CUDA graph is captured, so each replay would read whatever that memory then holds: put "
+            f"it on {device} before capturing, and copy the next indices into it before each replay"
         )
     return index if index.is_pinned() else index.pin_memory()
 
@@ -191,7 +191,7 @@ def check_values(name: str, values: torch.Tensor, index: torch.Tensor, device: t
     """Makes sure that ``values`` holds one floating number for each index, on the table's device.
 
     Raises:
-        TypeError: It is no tensor of a floating dtype.
+        TypeError: It is not a tensor of a floating dtype.
         ValueError: Its shape or device differs.
     """
     if type(values) is not torch.Tensor:
@@ -204,7 +204,7 @@ def check_values(name: str, values: torch.Tensor, index: torch.Tensor, device: t
             + _shape_remedy(values, index.shape[0])
         )
     if not values.dtype.is_floating_point or values.dtype.itemsize < 2:  # torch does not calculate with floats of eight bits
-        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {values.dtype}: calculate them in one of these")
+        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {values.dtype}: compute them in one of these")
     if values.device != device:
         if values.device.type not in ("cpu", "cuda"):
             raise ValueError(
@@ -223,9 +223,9 @@ def _shape_remedy(values: torch.Tensor, indices: int) -> str:
     if values.dim() == 0 or values.shape[0] == 1:
         return "compute the loss with reduction='none'"
     if values.shape[0] and indices and values.shape[0] % indices == 0:
-        return f"where they are several of each sample in turn, take losses.view({indices}, -1).mean(dim=1)"
+        return f"if each sample has several of them in a row, take losses.view({indices}, -1).mean(dim=1)"
     return (
-        "samples were lost or added between index and losses, for instance by a collate function that leaves some out. Leave them "
-        "out as (index, item) pairs, without collate_with_index: "
+        "samples were lost or added between index and losses, for instance by a collate function that leaves some out. Leave out "
+        "whole (index, item) pairs instead, without collate_with_index: "
         "collate_fn=lambda pairs: default_collate([pair for pair in pairs if pair[1] is not None])"
     )

@@ -45,8 +45,8 @@ class Clock:
     def mark(self, epoch: int) -> float | None:
         """The trainer begins another epoch, by its own count.
 
-        If the one before was broken off, its missing steps are left out. After a restart the trainer's first number stands for
-        the epoch that was cut, and passing through others without training means nothing.
+        If the previous epoch was broken off, its missing steps are left out. After a restart the trainer's first number stands for
+        the epoch that was cut. Calls that run through other epochs without training have no effect.
 
         Returns:
             The fraction after which the epoch before was broken off; None if it was not.
@@ -63,27 +63,27 @@ class Clock:
         return ended_at
 
     def begin(self, runs: bool) -> bool:
-        """An iteration begins, while another one ``runs`` or none: whether to go back to what was not trained on."""
+        """An iteration begins; ``runs``: another one has not ended. Returns whether to go back to what was not trained on."""
         back = self._spins or self._was_cut or (runs and self.drawn != self.done)
         self._spins = self._was_cut = False
         return back
 
     def go_back(self, done: int) -> None:
-        """To where ``done`` losses had come. An epoch of constant length is a number of whole batches, also if some lack losses."""
+        """Goes back to where ``done`` losses had come, rounded down to whole batches, as an epoch of constant length has them."""
         self.done = self.drawn = done - done % self._batch_size
 
     def align(self, unit: int) -> None:
-        """An iteration of elements of ``unit`` indices begins: what a plain sampler drew is no whole number of them."""
+        """An iteration begins whose elements hold ``unit`` indices. What a plain sampler drew beyond whole elements is undone."""
         excess = 0 if self.length is None else self.drawn % unit
         self.drawn -= excess
         self.done -= excess
 
     def forget(self) -> None:
-        """What the trainer said counts no more."""
+        """Forgets what the trainer said."""
         self._marked, self._was_cut, self._spins = None, False, False
 
     def load(self, done: int) -> None:
-        """Goes on with a checkpoint."""
+        """Resumes from a checkpoint."""
         self.go_back(done)
         self._done_when_loaded = self._done_when_marked = self.done
 

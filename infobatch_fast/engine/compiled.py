@@ -2,8 +2,8 @@
 
 The plan may change between two calls of a compiled graph, so the graph holds the number of a pruner, and the pruner is asked at run
 time. A token of one element, which nobody reads, tells torch that the call writes something and must not be left out, repeated or
-moved. It must not be the table: a compiler hands a copy of what is written to the operator, and afterwards copies it back over all
-that was recorded.
+moved. It must not be the table: a compiler passes a copy of the written tensor to the operator, and afterwards copies it back over
+everything that was recorded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Records(Protocol):
     """What ``record`` calls back."""
 
     def record_now(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool, visits: bool) -> torch.Tensor:
-        """Weights of a batch, whose scores are recorded."""
+        """Records the scores of a batch and returns its weights."""
 
     def weights_now(self, index: torch.Tensor) -> torch.Tensor:
         """Weights of a batch."""
@@ -79,7 +79,7 @@ _weigh_op = torch.ops.infobatch_fast.weigh.default
 def record(
     token: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, handle: int, averaged: bool, visits: bool
 ) -> torch.Tensor:
-    """Stores float32 scores [B] of ids int64 [B] in the table of pruner ``handle``; ``visits``: as samples trained on.
+    """Stores float32 scores [B] of ids int64 [B] in the table of pruner ``handle``. With ``visits`` they count as trained on.
 
     Returns:
         Their weights, float32 [B]; ``averaged``: weights / B.

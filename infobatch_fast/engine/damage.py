@@ -1,7 +1,7 @@
-"""How damage of a checkpoint is noticed: checks that are saved with it, and what no plan can have.
+"""Notices damaged checkpoints: by checks that are saved with them, and by values that no plan can have.
 
-Each row of eight slots has a check of its own. Ranks own whole rows, so each of them writes and compares the checks of its own
-part, and any number of ranks can do so with what any other number has saved.
+Each row of eight slots has its own check. Ranks own whole rows, so each rank writes and compares the checks of its own part. Any
+number of ranks can compare what any other number of ranks has saved.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from . import ops
 from .marks import BYTES_PER_ROW, KEPT, TIER_SHIFT
 
 # A row's bits are one large number, and its check is that number modulo a prime for which 2 is a primitive root: powers of two
-# differ then, as far as a row has bits, so one or two flipped bits never leave the check as it was. Of other damages of a row one
-# in 65,371 does.
+# differ then, as far as a row has bits, so one or two flipped bits always change the check. Other damage to a row goes unnoticed
+# once in 65,371 times.
 PRIME = 65371
 CHECK_BYTES = 2
 WORDS = (32,) * ops.ROW_SLOTS, (8,) * BYTES_PER_ROW, (8,)  # bits of the scores, the marks and the protected bits of a row
@@ -28,7 +28,7 @@ NUMBERS = (  # the same on all ranks; not "scored", which each rank counts by it
     *("epoch", "planned_samples", "planned_kept", "planned", "pruned", "seen", "cutoffs", "thresholds"),
 )
 FORMATS_WITHOUT_CHECKS = (1, 2)
-LOST = "the checkpoint is damaged, or the pruner went on between state_dict() and saving: go on from another checkpoint"
+LOST = "the checkpoint is damaged, or the pruner went on between state_dict() and saving: load another checkpoint"
 
 
 def row_checks(scores: torch.Tensor, marks: torch.Tensor, protect: torch.Tensor | None, first_row: int) -> torch.Tensor:
@@ -38,7 +38,7 @@ def row_checks(scores: torch.Tensor, marks: torch.Tensor, protect: torch.Tensor 
         scores: float32 [n], by slot.
         marks: uint8 [BYTES_PER_ROW * rows].
         protect: uint8 [rows]; None counts as zeros.
-        first_row: Number of the first of them; a check tells rows apart.
+        first_row: Number of the first row; a check tells rows apart.
     """
     of_scores, of_marks, of_protect, of_number = _powers(scores.device)
     rows = marks.numel() // BYTES_PER_ROW
@@ -59,7 +59,7 @@ def row_checks(scores: torch.Tensor, marks: torch.Tensor, protect: torch.Tensor 
 
 
 def _powers(device: torch.device) -> tuple[torch.Tensor, ...]:
-    """What the words of a row are multiplied by, and its number: int64, filled by kernels, as the host would wait for a copy.
+    """Factors of a row's words and of its number: int64, filled by kernels, as the host would wait for a copy.
 
     No sum of products leaves int64: 8 * 2^31 * PRIME < 2^51.
     """
@@ -82,24 +82,24 @@ def number_check(state: dict[str, Any]) -> int:
 def sealed(state: dict[str, Any]) -> dict[str, Any]:
     """A state with the check of its numbers.
 
-    The end of an epoch is noted by that check once more: a flipped bit makes none, and ranks that do not agree on it agree on
-    all that is checked.
+    The end of an epoch is noted by repeating that check: a flipped bit cannot fake it, and ranks that do not agree on the end still
+    agree on all that is checked.
     """
     check = number_check(state)
     return state | {"number_check": check} | ({"is_over": check} if state.get("is_over") else {})
 
 
 def check_version(state: Any, current: int) -> None:
-    """Names the version of a state that was written before there were checks.
+    """Refuses a state that was written before there were checks.
 
     Raises:
-        ValueError: It is one.
+        ValueError: The state is such a one; the message names its version.
     """
     found = state.get("format") if isinstance(state, dict) else None
     if type(found) is int and found in FORMATS_WITHOUT_CHECKS:
         raise ValueError(
-            f"state has format={found}, this pruner {current}: it was written by an older version of infobatch_fast, whose states "
-            "have no checks against damage; go on with that version, or without the pruner's state"
+            f"state has format={found}, this pruner {current}: an older version of infobatch_fast wrote it, whose states have no "
+            "checks against damage; resume with that version, or without the pruner's state"
         )
 
 
@@ -137,18 +137,21 @@ def check_damage(
 def _check_numbers(state: dict[str, Any]) -> None:
     levels, cutoffs = state["thresholds"].tolist(), state["cutoffs"].tolist()
     if levels != sorted(levels, reverse=True):
-        raise ValueError(f"state['thresholds'] must not ascend, got {levels}: the checkpoint is damaged")
+        raise ValueError(f"state['thresholds'] must not ascend, got {levels}: the checkpoint is damaged, load another one")
     if cutoffs[0] != ops.CUTOFF_RANGE:
-        raise ValueError(f"state['cutoffs'] must begin with {ops.CUTOFF_RANGE}, got {cutoffs}: the checkpoint is damaged")
+        raise ValueError(
+            f"state['cutoffs'] must begin with {ops.CUTOFF_RANGE}, got {cutoffs}: the checkpoint is damaged, load another one"
+        )
     for part, whole in (("seen", "num_samples"), ("planned_kept", "planned_samples")):
         if state[part] > state[whole]:
             raise ValueError(
-                f"state[{part!r}] must be at most state[{whole!r}]={state[whole]}, got {state[part]}: the checkpoint is damaged"
+                f"state[{part!r}] must be at most state[{whole!r}]={state[whole]}, got {state[part]}: the checkpoint is "
+                "damaged, load another one"
             )
 
 
 def _check_marks(state: dict[str, Any], marks: torch.Tensor, num_slots: int) -> None:
-    """A slot of the top tier is kept, no tier lies behind the last threshold, and no more is kept than was planned."""
+    """Checks that slots of the top tier are kept, that each tier has a threshold, and that no more is kept than was planned."""
     tiers = sum(level > -math.inf for level in state["thresholds"].tolist())
     kept = dropped = beyond = torch.zeros((), dtype=torch.int64, device=marks.device)
     for place in (0, 1):  # a byte marks two slots
@@ -160,9 +163,9 @@ def _check_marks(state: dict[str, Any], marks: torch.Tensor, num_slots: int) -> 
             beyond = beyond + (tier > tiers).sum()
     for count, what in ((dropped, "leave out samples of the top tier"), (beyond, "name tiers that have no threshold")):
         if int(count):
-            raise ValueError(f"state['marks'] {what}, {int(count)} times: the checkpoint is damaged")
+            raise ValueError(f"state['marks'] {what}, {int(count)} times: the checkpoint is damaged, load another one")
     if int(kept) > state["planned_kept"]:
         raise ValueError(
-            f"state['marks'] keep {int(kept)} samples, and state['planned_kept'] is {state['planned_kept']}: "
-            "the checkpoint is damaged"
+            f"state['marks'] keep {int(kept)} samples, but state['planned_kept'] is {state['planned_kept']}: "
+            "the checkpoint is damaged, load another one"
         )

@@ -12,7 +12,7 @@ def check_device(device: torch.device | str | int | None) -> torch.device:
 
     Raises:
         ValueError: It is neither a CPU nor a CUDA device.
-        RuntimeError: CUDA is asked for, and this build, this torch or this machine has none.
+        RuntimeError: ``device`` asks for CUDA, but this build, this torch or this machine has none.
     """
     try:
         chosen = torch.device("cpu" if device is None else f"cuda:{device}" if isinstance(device, int) else device)
@@ -30,9 +30,11 @@ def check_device(device: torch.device | str | int | None) -> torch.device:
     if not torch.cuda.is_available():
         raise RuntimeError(
             f"device={str(chosen)!r}: torch sees no CUDA device (torch {torch.__version__}, built for CUDA "
-            f"{torch.version.cuda}). Check the driver with nvidia-smi, and that torch is a CUDA build"
+            f"{torch.version.cuda}). Check the driver with nvidia-smi, and check that torch is a CUDA build"
         )
     index = torch.cuda.current_device() if chosen.index is None else chosen.index
     if index >= torch.cuda.device_count():
-        raise ValueError(f"device={str(chosen)!r}: torch sees {torch.cuda.device_count()} CUDA devices, counted from 0")
+        raise ValueError(
+            f"device={str(chosen)!r}: torch sees {torch.cuda.device_count()} CUDA devices, counted from 0: pass one of these"
+        )
     return torch.device("cuda", index)

@@ -35,14 +35,14 @@ class DynamicEpochs(Epochs):
         self._yielded = 0  # by that iteration
         self._most = 0  # losses that this epoch may have
         self._spare = 0  # more of them, while it is not known what was drawn: a stream may be broken off and begin again
-        # An epoch that was over when it was loaded: its number, and as ``to_save`` while its marks are in the table.
+        # An epoch that was over when it was loaded: its number, and what ``to_save`` returns while its marks are in the table.
         self._over: int | None = None
         self._past: tuple[int, int, SavedPlan | None] | None = None
-        self._rests = False  # the trainer has selected it when the next plan was made already, so that nothing is to be drawn
+        self._rests = False  # the trainer has selected that epoch after the next plan was made, so there is nothing to draw
 
     def select(self, epoch: int) -> None:
-        """``set_epoch``. The current epoch may be iterated again; after a restart an earlier one is ignored, for good, but for the
-        one that the checkpoint was taken in.
+        """``set_epoch``. The current epoch may be iterated again. After a restart, earlier epochs are always ignored, except for
+        the epoch that the checkpoint was taken in.
         """
         with self.changing:
             epoch = self.check_epoch(epoch, self.epoch)
@@ -58,9 +58,9 @@ class DynamicEpochs(Epochs):
     def _select(self, epoch: int, by_trainer: bool) -> None:
         """Moves to ``epoch``; after a restart not backwards.
 
-        Then there are two kinds of trainers. One counts from an earlier epoch, and means the next one: so an iteration that has
-        come to its end stays over, also where its count has reached the epoch that came by itself. The other spins through past
-        epochs and takes a batch of each, whose loaders may read one to its end: no loss came of that, and the epoch is not over.
+        After a restart there are two kinds of trainers. One counts from an earlier epoch, and means the next one. So an iteration
+        that has come to its end stays over, even when the trainer's count reaches the current epoch. The other kind spins through
+        past epochs and takes a batch of each. Its loader may read an epoch to its end, but no loss came, so the epoch is not over.
         """
         self._rests = False
         if by_trainer and epoch == self._over and self.scored == self._scored_before:
@@ -83,7 +83,7 @@ class DynamicEpochs(Epochs):
         self._exhausted = False
 
     def pieces(self, resume: Place | None, size: int, unit: int, drop_last: bool) -> Iterator[Piece]:
-        """The plan's order; of the next epoch if this one was yielded to its end."""
+        """The plan's order, or that of the next epoch if this one was yielded to its end."""
         with self.changing:
             if self._rests:
                 return
@@ -103,7 +103,7 @@ class DynamicEpochs(Epochs):
     def _begin(self, resume: Place | None) -> tuple[Plan, int]:
         """An iterator's plan and first position.
 
-        The place where a loader goes on counts in its own epoch alone, and not where a restored plan leaves out what was visited.
+        The place where a loader resumes counts only in its own epoch, and not if a restored plan leaves out visited samples.
         """
         plan, start = self.plan(), 0
         if resume is not None and resume.epoch == self.epoch and not plan.restored:
@@ -113,14 +113,14 @@ class DynamicEpochs(Epochs):
             self._spare = 0
             self._expect(plan.length - start)
             return plan, start
-        # Whether an iteration that was exhausted will still be trained on, nobody knows here: what comes counts under the new plan.
+        # An exhausted iteration may or may not still be trained on. Its losses that come count under the new plan.
         self._note_end(self._yielded / plan.length if self._exhausted and plan.length else 1.0)
         self._move_on()
         plan, self._spare = self.plan(), 0
         return plan, 0
 
     def _expect(self, losses: int) -> None:
-        """So many more may come, as the epoch is gone through once more."""
+        """Allows that many more losses, as another iteration of the epoch begins."""
         came, plan = self.scored - self._scored_before, self._plan
         if came > 0:
             self._most += losses
@@ -144,10 +144,10 @@ class DynamicEpochs(Epochs):
             )
 
     def length(self) -> int:
-        """Indices of the plan; of the next epoch's, which is made then, where this one was trained on to its end.
+        """Indices of the plan. If this epoch was trained on to its end, the next epoch's plan is made, and its length returned.
 
-        A loader asks the sampler for the last indices long before the last loss is in. So the epoch does not move on before
-        everything that was yielded was scored; nor for somebody who calls set_epoch, and may ask in the last step.
+        A loader asks the sampler for the last indices long before the last loss is in. So the epoch does not move on before all
+        yielded samples were scored. Nor does it move on for a trainer that calls set_epoch, which may ask in the last step.
         """
         with self.changing:
             if self._rests:
@@ -205,12 +205,12 @@ class DynamicEpochs(Epochs):
         """Nothing to check."""
 
     def load(self, epoch: int, scored: int, planned: tuple[int, int], saved_plan: SavedPlan | None) -> None:
-        """As in ``Epochs``; what the iteration before has yielded is of no account, and its plan is overwritten already."""
+        """As in ``Epochs``. The previous iteration no longer counts, and its plan is overwritten already."""
         self._exhausted = False
         super().load(epoch, scored, planned, saved_plan)
 
     def load_more(self, state: dict[str, Any]) -> None:
-        """Where nothing is left of the epoch the next one is the current one, unless the trainer selects the one that is over."""
+        """If nothing is left of the epoch, moves to the next one. The trainer may still select the epoch that is over."""
         if state.get("is_over") and self.epoch < LAST_EPOCH:
             past = super().to_save()
             self._move_to(self.epoch + 1)
@@ -222,7 +222,7 @@ class DynamicEpochs(Epochs):
         self._past = None
 
     def _is_over(self, plan: Plan) -> bool:
-        """Whether the next iteration is one of the next epoch. A checkpoint may have been taken when all was visited."""
+        """Whether the next iteration belongs to the next epoch. A checkpoint may have been taken when all samples were visited."""
         return self._exhausted or (plan.restored and plan.length == 0 and not self._was_selected)
 
     def _make_plan(self) -> Plan:
@@ -234,7 +234,7 @@ class DynamicEpochs(Epochs):
 
     def _move_to(self, epoch: int) -> None:
         self._past, self._over, self._rests, missing = None, None, False, 0
-        if self._exhausted:  # what the sampler yielded and nobody has trained on, or not yet
+        if self._exhausted:  # samples that the sampler yielded and that were not trained on, or not yet
             missing = max(0, self._yielded - max(0, self.scored - self._scored_before - self.late))
             self._note_missing(missing)
         super()._move_to(epoch)
@@ -244,7 +244,7 @@ class DynamicEpochs(Epochs):
         self._yielded = 0
 
     def _note_missing(self, missing: int) -> None:
-        """Looks for the causes that can be told from losses which are only late."""
+        """Looks for the causes of missing losses that can be told apart from losses which are only late."""
         ranks, came, plan = self.planner.ranks, self.scored - self._scored_before, self._plan
         is_share = ranks.num_replicas > 1 and 0.9 * self._yielded <= came * ranks.num_replicas <= 1.1 * self._yielded
         if plan is not None and is_share and not self._were_visited(plan, came).all():  # else the loop was left behind them
@@ -258,11 +258,11 @@ class DynamicEpochs(Epochs):
             self.notices.skipped(missing, self._yielded, self.epoch)
 
     def _were_visited(self, plan: Plan, count: int) -> torch.Tensor:
-        """Of the first ``count`` samples of a plan's order, or of as many as are enough to tell: bool, on the table's device."""
+        """Whether the first ``count`` samples of a plan's order were visited, or a chunk of them: bool, on the table's device."""
         ids = plan.order(0, min(count, plan.length, CHUNK))
         return (self.table.look_up(ids).marks & VISITED).bool()
 
     def _note_end(self, fraction: float) -> None:
-        """The epoch ends when so much of it was trained on, or soon will be."""
+        """Notes where the epoch ends: the fraction of it that was trained on, or soon will be."""
         if fraction > 0:
             self.ended_at = fraction

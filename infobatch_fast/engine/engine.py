@@ -38,11 +38,11 @@ class Engine:
         protect: Samples that are never pruned.
 
     Attributes:
-        data_source: As given; another one after ``grow``.
+        data_source: As given; ``grow`` may replace it.
         settings: As given.
         ranks, device: As given.
         epochs: The current epoch and its plan. They hold the table.
-        stage: What a trainer does that is no training, such as "validation"; None where that is not known, or it trains.
+        stage: What a trainer does instead of training, such as "validation"; None while it trains, or if that is not known.
     """
 
     @torch.inference_mode(False)  # a table that was made in inference mode could not be written outside of it
@@ -77,7 +77,7 @@ class Engine:
     # ---- a batch ----
 
     def check_trains(self) -> None:
-        """Makes sure that losses which come now are those of training.
+        """Makes sure that losses which come now are losses of training.
 
         Raises:
             RuntimeError: They are not.
@@ -85,8 +85,9 @@ class Engine:
         if self.stage is not None or not torch.is_grad_enabled():
             where = "where gradients are off" if self.stage is None else f"in {self.stage}"
             raise RuntimeError(
-                f"update was called {where}, as if these samples had been trained on: leave it out there, or record(index, scores) "
-                "takes scores without that. A training step that needs no autograd calls update within torch.enable_grad()"
+                f"update was called {where}, but it counts its samples as trained on: leave it out there, or call "
+                "record(index, scores), which only stores scores. A training step without autograd must call update within "
+                "torch.enable_grad()"
             )
 
     def update(self, given: Index, index: torch.Tensor, losses: torch.Tensor, scores: torch.Tensor, reduction: str) -> torch.Tensor:
@@ -95,7 +96,7 @@ class Engine:
         ``given`` is what the caller had for ``index``.
         """
         scores = _as_stored(scores)
-        # Each of torch's operators, here and in backward, takes the host microseconds: with 1/B in the weights one is enough.
+        # Each torch operator, here and in backward, takes the host microseconds. With 1/B in the weights one operator is enough.
         averaged = reduction == "mean" and losses.dtype == torch.float32 and losses.numel() > 0
         if torch.compiler.is_compiling():
             weights = compiled.record(self._token, index, scores.detach(), self._handle, averaged, True)
@@ -122,11 +123,11 @@ class Engine:
     def record_now(
         self, index: torch.Tensor, scores: torch.Tensor, averaged: bool, visits: bool, again: bool = False
     ) -> torch.Tensor:
-        """What ``compiled.record`` calls back at run time: the weights of a batch, float32 [B], whose float32 scores are recorded.
+        """What ``compiled.record`` calls back at run time: records the float32 scores of a batch; returns weights, float32 [B].
 
         Args:
             index: int64 [B], contiguous, on the table's device.
-            scores: The same of float32. They may be part of an autograd graph: it is not added to.
+            scores: float32 [B], likewise. They may be part of an autograd graph, to which nothing is added.
             averaged: Whether the weights are divided by B.
             visits: Whether the samples were trained on. If not, no plan is made, and the weights mean nothing.
             again: Whether the visit is that of the call before.
@@ -146,14 +147,14 @@ class Engine:
         return self.epochs.weights(index, marks)
 
     def _check_now(self, index: torch.Tensor, visits: bool) -> None:
-        """Raises what would be counted otherwise; nothing is recorded then. Waits for the device."""
+        """Raises an error for faults that are only counted otherwise; nothing is recorded then. Waits for the device."""
         found = self.table.look_up(index)
         self.table.raise_bad_indices(Faults(*found.faults.tolist()))
         if visits and self.epochs.late == 0 and (unkept := index[self.epochs.is_unkept(index, found)].tolist()):
             raise IndexError(unkept_samples(len(unkept), unkept[0], self.epochs.epoch))
 
     def _batch_of(self, given: Index) -> tuple[object, int, object]:
-        """By which a batch is known again: the tensor of its indices, how often torch has written that, and the plan."""
+        """What identifies a batch: the tensor of its indices, how often torch has written to that tensor, and the plan."""
         try:
             version = given._version if type(given) is torch.Tensor else _UNKNOWN
         except RuntimeError:  # a tensor of inference mode
@@ -161,10 +162,10 @@ class Engine:
         return given, version, self.epochs.plan().token
 
     def _is_again(self, batch: tuple[object, int, object], index: torch.Tensor) -> bool:
-        """Whether it is the batch of the update before, of which another loss comes."""
+        """Whether it is the batch of the previous update, for which another loss comes."""
         before = self._batch
         is_same = before[0] is batch[0] and before[1] == batch[1] != _UNKNOWN and before[2] is batch[2]
-        # Others than torch may have written it: on the CPU that can be told without waiting.
+        # Libraries other than torch may have written to it. On the CPU this can be checked without waiting.
         return is_same and not (index.is_cpu and bool(self.epochs.is_new(index).any()))
 
     # ---- what is known of samples ----
@@ -184,7 +185,7 @@ class Engine:
         return slots, marks
 
     def is_kept(self, index: Index) -> torch.Tensor:
-        """Whether the current plan keeps samples, bool [B]; those of other ranks it does not."""
+        """Whether the current plan keeps samples, bool [B]; False for samples of other ranks."""
         _, marks = self.look_up(index)
         return (marks & KEPT).bool()
 
@@ -201,7 +202,7 @@ class Engine:
 
     @torch.inference_mode(False)
     def grow(self, new_size: Sized | int | None, protect: Protect | None) -> None:
-        """Takes up samples that were added at the end of the data set."""
+        """See ``InfoBatch.grow``."""
         with self.epochs.changing, self.ranks.waiting_for("grow()"):
             self.data_source = grow(self.epochs, self.data_source, new_size, protect)
 
@@ -225,8 +226,8 @@ class Engine:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "InfoBatch cannot be pickled: save pruner.state_dict() instead, pass the data set, not the pruner, to worker processes "
-            "and leave it out of hyperparameters, self.save_hyperparameters(ignore=['pruner'])"
+            "InfoBatch cannot be pickled: save pruner.state_dict() instead. Pass the data set, not the pruner, to worker "
+            "processes, and leave the pruner out of hyperparameters: self.save_hyperparameters(ignore=['pruner'])"
         )
 
 

@@ -32,18 +32,18 @@ class Epochs(ABC):
         epoch: The current epoch: the number of its plan.
         scored: Losses recorded since its plan was made, a batch whose losses came twice counting once; negative while losses of
             the plan before are on their way.
-        late: Of the visits since its plan was made, how many may be late ones of a plan before and are not told apart.
+        late: How many visits since its plan was made may be late ones of an earlier plan, and cannot be told apart.
         planned_samples, planned_kept: Sums over the plans made so far.
         saved_fraction: What the latest pruned plan saved; None before there is one that knew scores.
-        ends_at: The fraction of an epoch after which the trainer ends it, where it has told.
-        ended_at: The one after which the epoch before ended.
+        ends_at: The fraction of an epoch after which the trainer ends it, if the trainer has said so.
+        ended_at: The fraction after which the previous epoch ended.
         has_scores: Whether scores came apart from training, by ``record``.
-        running: The token of the iterations whose ids are those that will be trained on; None while there is none.
-        changing: Held while the epoch moves on, a plan is made or an iteration begins, as loaders iterate in threads of their own.
-            It may be taken again by the thread that has it, and is taken before ``BitDirectory.lock``, never after it.
-        noise: What the plan with this token adds, where that was asked for.
+        running: The token of the iterations whose ids will be trained on; None while there is none.
+        changing: Held while the epoch moves on, a plan is made or an iteration begins, as loaders iterate in their own threads.
+            The thread that holds it may take it again. It is taken before ``BitDirectory.lock``, never after it.
+        noise: The token of a plan and the noise that the plan adds, once that was asked for.
         moves: int64 [1], how often the current plan was given up; a stream's workers read it in shared memory.
-        more_names: What this way of counting adds to a checkpoint, by name.
+        more_names: Names of the entries that this way of counting adds to a checkpoint.
     """
 
     more_names: ClassVar[frozenset[str]] = frozenset()
@@ -61,7 +61,7 @@ class Epochs(ABC):
         self.noise: tuple[object, float] = (None, 0.0)
         self.moves = torch.zeros(1, dtype=torch.int64, device="cpu")
         self._plan: Plan | None = None
-        # To be taken up from its marks: after a restart, or where plans follow each other after an iteration that was broken off.
+        # A plan to take up from its marks: after a restart or, where plans follow each other, after an iteration was broken off.
         self._saved_plan: SavedPlan | None = None
         self._was_loaded = False
         self._scored_before = 0  # losses of this plan that were recorded before it was taken up
@@ -90,10 +90,10 @@ class Epochs(ABC):
         """The next iteration of a sampler; it begins, and makes its plan, when the first piece is asked for.
 
         Args:
-            resume: Where a loader goes on that was restored; dynamic epochs alone need to be told.
+            resume: Where a restored loader resumes; only dynamic epochs need it.
             size: Ids in a piece, at most; a multiple of ``unit``.
             unit: Ids in an element that the sampler yields: 1, or a batch.
-            drop_last: Whether the sampler leaves out a last batch that is smaller.
+            drop_last: Whether the sampler leaves out a smaller last batch.
 
         Raises:
             RuntimeError: After a piece: another iteration or epoch has begun meanwhile.
@@ -109,11 +109,11 @@ class Epochs(ABC):
 
     @abstractmethod
     def place(self, resume: Place | None, reached: Reached | None) -> dict[str, int]:
-        """The state of a sampler: where it will go on, or has come to."""
+        """The state of a sampler: where it will resume, or where it is."""
 
     @abstractmethod
     def go_on_at(self, place: Place) -> None:
-        """A loader that restores positions of its own goes on at ``place``."""
+        """Resumes at ``place``, for a loader that restores its own position."""
 
     @abstractmethod
     def is_between(self) -> bool:
@@ -133,7 +133,7 @@ class Epochs(ABC):
 
     @abstractmethod
     def load_more(self, state: dict[str, Any]) -> None:
-        """Reads what ``more_state`` wrote, after ``load``. A run that counted the other way wrote something else, or nothing."""
+        """Reads what ``more_state`` wrote, after ``load``. A run with the other way of counting wrote other entries, or none."""
 
     def is_running(self, iteration: object) -> bool:
         """Whether an iteration's ids are still those that will be trained on."""
@@ -145,7 +145,7 @@ class Epochs(ABC):
 
     @abstractmethod
     def record(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool, again: bool) -> torch.Tensor:
-        """Records a batch under the plan in force, which must be there; its weights, ``averaged``: divided by its size.
+        """Records a batch under the plan in force, which must exist, and returns its weights.
 
         Args:
             index: int64 [B], contiguous, on the table's device.
@@ -159,18 +159,18 @@ class Epochs(ABC):
         return weights_of(marks, self.table.tiers)
 
     def is_unkept(self, index: torch.Tensor, found: LookedUp) -> torch.Tensor:
-        """Which of the ids, int64 [B], the plan in force does not keep, and are not known to be late: bool [B]."""
+        """Whether each id, int64 [B], is neither kept by the plan in force nor known to be late: bool [B]."""
         return (found.slots >= 0) & ((found.marks & KEPT) == 0)
 
     def is_new(self, index: torch.Tensor) -> torch.Tensor:
-        """Which of the ids, int64 [B], were not recorded under the plan in force: bool [B]."""
+        """Whether each id, int64 [B], was not recorded under the plan in force: bool [B]."""
         return (self.table.look_up(index).marks & VISITED) == 0
 
     def check_epoch(self, epoch: int, current: int) -> int:
-        """The number of an epoch that a trainer selects, while it stands in ``current`` by what was trained on.
+        """Checks and returns an epoch that a trainer selects. By its training so far, the trainer is in epoch ``current``.
 
         Raises:
-            TypeError, ValueError: It is none.
+            TypeError, ValueError: ``epoch`` is not the number of an epoch.
         """
         epoch, num_epochs = check_int("epoch", epoch, 0, LAST_EPOCH), self.settings.schedule.num_epochs
         if epoch >= num_epochs and epoch > current and not self.settings.lengths.is_endless:
@@ -193,7 +193,7 @@ class Epochs(ABC):
                 return self._plan
             late, epoch = self._late_before, self._last_planned
             plan, faults = self._make_plan(), self.planner.faults
-            if faults.unkept > late:  # told last: where warnings are errors, the plan is made all the same, as on other ranks
+            if faults.unkept > late:  # last: if warnings are errors, the plan is made nevertheless, as on other ranks
                 self.notices.unkept(faults.unkept, faults.unkept_id, epoch)
             if self.planner.negative and plan.pruned:
                 self.notices.negative(self.planner.negative, repr(self.settings.policy), self.settings.policy.by)
@@ -205,7 +205,7 @@ class Epochs(ABC):
             plan = self.planner.restore(self.epoch, saved.pruned, saved.thresholds, saved.seen)
         else:
             plan = self.planner.make(self.epoch, self.prunes_next())
-        # First the plan itself: if the user breaks off between two of these lines, it is not made and counted a second time.
+        # First the plan itself: if the user interrupts between two of these lines, it is not made and counted a second time.
         self._plan, self._saved_plan = plan, None
         if saved:
             self._scored_before = self.scored
@@ -236,11 +236,11 @@ class Epochs(ABC):
         return self._saved_plan if plan is None else SavedPlan(plan.pruned, plan.cutoffs, plan.thresholds, plan.seen)
 
     def to_save(self) -> tuple[int, int, SavedPlan | None]:
-        """The epoch in which a restart goes on, and of that epoch the losses so far and the plan. May wait for the device."""
+        """The epoch in which a restart resumes, its losses so far, and its plan. May wait for the device."""
         return self.epoch, max(0, self.scored), self.saved_plan()
 
     def load(self, epoch: int, scored: int, planned: tuple[int, int], saved_plan: SavedPlan | None) -> None:
-        """Goes on with a checkpoint whose scores and marks are in the table already."""
+        """Resumes from a checkpoint whose scores and marks are in the table already."""
         self._move_to(epoch)
         self._kept_when_saved = int(self.planner.count_marks()[0]) if saved_plan is not None else 0
         self._was_loaded, self.scored, self._saved_plan = True, scored, saved_plan
@@ -257,7 +257,7 @@ class Epochs(ABC):
         """Samples of all ranks in the plan of the current epoch; 0 before it is made."""
         if self._plan is not None:
             return self._plan.kept
-        # One that is not taken up yet has told each rank of its own samples alone, and all ranks keep about as many.
+        # While a saved plan is not taken up yet, a rank knows only its own samples. All ranks keep about equally many.
         return self._kept_when_saved * self.planner.ranks.num_replicas if self._saved_plan is not None else 0
 
     def fraction(self) -> float:
@@ -269,10 +269,10 @@ class Epochs(ABC):
         return min(1.0, max(0, self.scored) / whole) if whole else 0.0
 
     def _move_on(self) -> None:
-        """To the next epoch, if it has a number."""
+        """Moves to the next epoch, if it has a number."""
         if self.epoch == LAST_EPOCH:
             raise RuntimeError(
-                f"epoch {LAST_EPOCH} is the last that has a number, and the next one was asked for: call set_epoch(epoch) before "
+                f"epoch {LAST_EPOCH} is the last possible epoch, and the next one was requested: call set_epoch(epoch) before "
                 "each epoch, and count from 0"
             )
         self._move_to(self.epoch + 1)

@@ -25,7 +25,7 @@ def expected_steps(epochs: Epochs, batch_size: int) -> int:
 
 
 def epochs_share(epochs: Epochs) -> float:
-    """Fraction of the run that is done, in [0, 1], if all epochs count alike, and one is done where the one before ended."""
+    """Fraction of the run that is done, in [0, 1]. All epochs count alike; an epoch is done where the previous one ended."""
     num_epochs = epochs.settings.schedule.num_epochs
     done = epochs.progress() * num_epochs
     epoch = max(0, math.ceil(done - ROUNDING) - 1)  # one that is done to its end is still the one in progress
@@ -62,6 +62,6 @@ def _to_come(epochs: Epochs) -> tuple[int, int]:
 
 
 def _expected_kept(epochs: Epochs) -> float:
-    """Samples of a pruned epoch to come: as many as in the latest one; before there is one, what the policy tells."""
+    """Samples of a pruned epoch to come: as many as in the latest one or, before there is one, as the policy expects."""
     saved = epochs.settings.policy.expected_saved_fraction if epochs.saved_fraction is None else epochs.saved_fraction
     return epochs.table.num_samples * (1 - saved)

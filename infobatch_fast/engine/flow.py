@@ -33,8 +33,8 @@ class _Began(NamedTuple):
 class Flow(Epochs):
     """Plans that follow each other without a gap: the constant and the endless mode.
 
-    After an iteration that was broken off, and after a restart, what was drawn and not trained on comes again: first what the
-    plan before still owes, then the rest of this one. ``scored`` is negative while losses of the plan before are on their way.
+    After an iteration that was broken off, and after a restart, samples that were drawn and not trained on come again: first those
+    of the previous plan, then the rest of this one. ``scored`` is negative while losses of the previous plan are on their way.
 
     Args:
         planner: Makes the plans. Its schedule counts the trainer's epochs, or, if they never end, plans.
@@ -47,8 +47,8 @@ class Flow(Epochs):
         self._clock = Clock(planner.settings.lengths)
         self._backlog = Backlog(planner.table)
         self._began: _Began | None = None
-        self._unanswered = 0  # indices that were drawn, those of iterations that were broken off included, less losses
-        self._position = 0  # in the plan, of the next index
+        self._unanswered = 0  # indices drawn, also by iterations that were broken off, less losses
+        self._position = 0  # of the next index in the plan
         self._reader: Iterator[Chunk] | None = None
         self._chunk = NOTHING  # read and not yet drawn
 
@@ -61,7 +61,7 @@ class Flow(Epochs):
             self.ended_at = ended_at
 
     def prunes_next(self) -> bool:
-        """Whether a plan that begins here is a pruned one: by the trainer's epoch, which is that of the first index."""
+        """Whether a plan that begins here is a pruned one. The trainer's epoch at the plan's first index decides."""
         epoch = self._clock.epoch
         return self.settings.schedule.prunes(self.epoch if epoch is None else epoch)
 
@@ -91,7 +91,7 @@ class Flow(Epochs):
     # ---- an iteration ----
 
     def pieces(self, resume: Place | None, size: int, unit: int, drop_last: bool) -> Iterator[Piece]:
-        """Whole elements, of which some begin in one plan and end in the next. After a cut they are the rest of the epoch."""
+        """Whole elements; some begin in one plan and end in the next. After a cut they are the rest of the epoch."""
         with self.changing:
             iteration, left = self._begin(unit), self._clock.left
         check, rest = partial(self._check_running, iteration), NOTHING
@@ -99,7 +99,7 @@ class Flow(Epochs):
             wanted = int(min(size, left)) - len(rest)
             if wanted <= 0:
                 raise RuntimeError(
-                    f"the {left} indices that are left of this epoch are no whole batches of {unit}: iterate over "
+                    f"the {left} indices left of this epoch are not a whole number of batches of {unit}: iterate over "
                     "sampler.batches(batch_size) with the batch_size that InfoBatch was constructed with, and report this"
                 )
             with self.changing:
@@ -118,17 +118,18 @@ class Flow(Epochs):
     def _check_running(self, iteration: object) -> None:
         if not self.is_running(iteration):
             raise RuntimeError(
-                "this iterator was followed by another one, or by load_state_dict(): take the batches of one iterator at a time"
+                "this iterator is no longer valid, because another one was started or load_state_dict() was called: take the "
+                "batches of one iterator at a time"
             )
 
     def order(self, start: int, stop: int | None) -> torch.Tensor:
-        """There is none to look at.
+        """Raises an error: an epoch has no order of its own.
 
         Raises:
             RuntimeError: Always.
         """
         raise RuntimeError(
-            "indices() needs epochs of one plan each, and with steps_per_epoch plans follow each other: iterate over "
+            "indices() needs one plan per epoch, but with steps_per_epoch plans follow each other: iterate over "
             "sampler.batches(batch_size), or construct InfoBatch without steps_per_epoch"
         )
 
@@ -138,8 +139,8 @@ class Flow(Epochs):
         self._clock.begin_anew()
 
     def record(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool, again: bool) -> torch.Tensor:
-        """Records a batch, of which some losses may be late ones of the plan before."""
-        with self.changing:  # a loader may make the next plan in a thread of its own, and counts there what is on its way
+        """Records a batch. Some of its losses may be late ones of the previous plan."""
+        with self.changing:  # a loader may make the next plan in its own thread, and count there what is on its way
             self.plan()
             weights = self._backlog.record(index, scores, averaged, again)
             if not again:
@@ -176,7 +177,7 @@ class Flow(Epochs):
         return self.running
 
     def _draw(self, count: int) -> Ids:
-        """The next indices, at most ``count`` of them and all of one plan, which is made here where the one before has ended."""
+        """The next indices, at most ``count``, all of one plan. If the previous plan has ended, the next one is made here."""
         owed = self._backlog.owed
         if owed:
             taken, self._backlog.owed = owed[:count], owed[count:]
@@ -206,7 +207,7 @@ class Flow(Epochs):
         plan = self.plan()
         self._backlog.late = late
         self.scored = -self._backlog.count
-        # Losses that did not come and whose samples were visited all the same never will: a batch that was left out, for instance.
+        # Losses that did not come although their samples were visited never will: of a batch that was left out, for instance.
         self._clock.done = self._clock.drawn - self._backlog.count
         self._backlog.share()
         self.late = self._backlog.lost  # they may come all the same
@@ -233,7 +234,7 @@ class Flow(Epochs):
             self._stand(began.position)
             self._clock.drawn, self._backlog.owed = began.drawn, began.owed
             return
-        self._saved_plan, self._plan = self.saved_plan(), None  # what of it was visited is left out, as after a restart
+        self._saved_plan, self._plan = self.saved_plan(), None  # visited samples are left out, as after a restart
         self._stand(0)
         self._clock.go_back(done)
         self._backlog.go_back()
@@ -284,7 +285,9 @@ class Flow(Epochs):
         check_int("state['done']", state["done"], 0)
         bytes_of = [len(bytes.fromhex(state[name])) for name in ("late_ids", "late_weights") if _is_hex(state[name])]
         if len(bytes_of) < 2 or bytes_of[0] % 8 or bytes_of[0] != 2 * bytes_of[1]:
-            raise ValueError("state['late_ids'] and state['late_weights'] do not belong together: the checkpoint is damaged")
+            raise ValueError(
+                "state['late_ids'] and state['late_weights'] do not belong together: the checkpoint is damaged, load another one"
+            )
 
     def load(self, epoch: int, scored: int, planned: tuple[int, int], saved_plan: SavedPlan | None) -> None:
         """As in ``Epochs``; ``load_more`` follows."""

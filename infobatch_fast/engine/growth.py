@@ -20,7 +20,7 @@ PIECE = 1 << 20  # slots moved at a time: a multiple of 128, as marks are padded
 
 
 def grow(epochs: Epochs, current: Sized | int, new_size: Sized | int | None, protect: Protect | None) -> Sized | int:
-    """Goes on with the larger data set, whose samples beyond those of ``current`` are unseen. Collective.
+    """Moves to the larger data set. Its samples beyond those of ``current`` are unseen. Collective.
 
     Returns:
         The data source from now on.
@@ -30,8 +30,8 @@ def grow(epochs: Epochs, current: Sized | int, new_size: Sized | int | None, pro
     """
     if not epochs.settings.lengths.is_dynamic:
         raise RuntimeError(
-            "grow: with steps_per_epoch plans follow each other without a gap in which samples could be added: leave "
-            "steps_per_epoch out"
+            f"grow: with steps_per_epoch={epochs.settings.lengths.steps_per_epoch} plans follow each other without a gap in which "
+            "samples could be added: construct InfoBatch without steps_per_epoch"
         )
     old = epochs.table
     source, size = _new_data_source(current, new_size, old.num_samples)
@@ -43,8 +43,8 @@ def grow(epochs: Epochs, current: Sized | int, new_size: Sized | int | None, pro
         return source
     if not between:
         raise RuntimeError(
-            f"grow: epoch {epochs.epoch} is under way, and its plan is one of {old.num_samples} samples: iterate it to its "
-            f"end first, or leave the rest of it out by set_epoch({epochs.epoch + 1}); and call grow before anything that "
+            f"grow: epoch {epochs.epoch} is under way, and its plan is for {old.num_samples} samples: iterate it to its "
+            f"end first, or leave the rest of it out by set_epoch({epochs.epoch + 1}). Then call grow before anything that "
             "needs the next plan, such as len(loader)"
         )
     with memory_for(size, old.ranks, protected is not None or old.protect is not None, old.device):
@@ -63,22 +63,23 @@ def _new_data_source(current: Sized | int, new: Sized | int | None, num_samples:
 
     Raises:
         TypeError: ``new`` is neither a number nor has a length.
-        ValueError: The data set would shrink, or its length is another than the number given.
+        ValueError: The data set would shrink, or its length differs from the given number.
     """
     has_length = not isinstance(current, Integral)
     if new is None and not has_length:
-        raise ValueError(f"new_size must be given, as the pruner was made for the number {num_samples} and not for a data set")
+        raise ValueError(f"new_size must be given, as InfoBatch got the number {num_samples}, not a data set: call grow(new_size)")
     source = current if new is None else new
     size = check_size(source, "data_source" if new is None else "new_size")
     if size < num_samples:
         raise ValueError(
-            f"new_size must be at least {num_samples}, the samples there are, got {size}: data sets grow at their end only"
+            f"new_size must be at least {num_samples}, the present number of samples, got {size}: data sets grow at their end "
+            "only, so construct a new InfoBatch for a smaller one"
         )
     if isinstance(source, Integral) and has_length:
         if check_size(current) != size:
             raise ValueError(
-                f"new_size={size}, but the data source has {check_size(current)} samples: add to it first, or pass the data set "
-                "that takes its place"
+                f"new_size={size}, but the data source has {check_size(current)} samples: add the samples to it first, or pass the "
+                "data set that replaces it"
             )
         source = current
     return source, size
@@ -87,8 +88,8 @@ def _new_data_source(current: Sized | int, new: Sized | int | None, num_samples:
 def _move_scores(old: ScoreTable, new: ScoreTable) -> None:
     """Copies scores, protected samples and fault counts of ``old`` to ``new``, whose samples are dealt out anew.
 
-    The deal depends on the number of samples, so a sample's slot and its rank change. Every rank sends its old part to all, piece
-    by piece, and takes what is its own now: each rank goes through all samples of the data set once. Collective.
+    The deal depends on the number of samples, so a sample's slot and its rank change. Every rank sends its old part to all ranks,
+    piece by piece, and takes the samples that it owns now. So each rank goes through all samples of the data set once. Collective.
     """
     new.faults.copy_(old.faults)
     if old.protect is not None and new.protect is None:
@@ -108,7 +109,7 @@ def _move_scores(old: ScoreTable, new: ScoreTable) -> None:
 
 
 def _piece(old: ScoreTable, rank: int, start: int, count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Scores, and whether protected, of ``count`` slots of a rank's old part, on all ranks."""
+    """Scores of ``count`` slots of a rank's old part, and whether each is protected, on all ranks."""
     protects, ranks, here = old.protect is not None, old.ranks, rank == old.ranks.rank
     places = torch.arange(start, start + count, device=old.device)
     scores = old.scores[start : start + count] if here else torch.empty(count, dtype=torch.float32, device=old.device)

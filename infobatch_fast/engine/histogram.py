@@ -1,4 +1,4 @@
-"""Where the scores lie: a histogram made on their device."""
+"""A histogram of the scores, made on their device."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def count_scores(scores: torch.Tensor, bins: int, ranks: Ranks) -> tuple[torch.T
         ranks: Who holds the other parts.
 
     Returns:
-        Counts, int64 [bins], and edges, float64 [bins + 1], both on the CPU. A bin holds edges[i] <= score < edges[i + 1], the
-        last one its upper edge too; the outermost edges are the smallest and the largest score.
+        Counts, int64 [bins], and edges, float64 [bins + 1], both on the CPU. A bin holds edges[i] <= score < edges[i + 1]; the
+        last bin holds its upper edge too. The outermost edges are the smallest and the largest score.
     """
     with ranks.waiting_for("histogram()"):
         lowest, negated, smallest = ops.numbers_of_keys(ranks.gather(ops.score_range(scores)).amin(0))

@@ -29,12 +29,12 @@ class OnTheirWay(NamedTuple):
 
 
 def look_behind(plan: Plan, table: ScoreTable, count: int) -> tuple[OnTheirWay, int]:
-    """The samples of a plan, drawn to its end, of whose indices about ``count`` were not scored, and how many really were not.
+    """Finds the samples of a plan that were drawn and not scored, about ``count``, and returns how many there really are.
 
-    Marks and tiers in the table are still those of the plan. Twice as many indices are looked at, as workers may hand out batches
-    in another order; where too few are found there, a loader holds samples back, and all of the plan is looked through. What was
-    visited is none, but for repeats at the end, whose first turn it was that marked them. The host waits for the device, as it
-    does anyway when the next plan is made.
+    The plan was drawn to its end. Marks and tiers in the table are still those of the plan. The last 2 * ``count`` indices are
+    searched, as workers may yield batches in another order. If too few are found there, a loader holds samples back, and the whole
+    plan is searched. Visited samples are left out, except for repeats at the end, which were marked when they came first. The host
+    waits for the device, as it does anyway when the next plan is made.
     """
     first = max(0, plan.length - 2 * count)
     ids = plan.order(first, plan.length)
@@ -56,29 +56,29 @@ class LateLosses:
     """Gives late losses the weights of the plan that they were drawn under, and keeps them from counting as visits of the next.
 
     Args:
-        samples: Which may come in late.
-        count: How many losses are on their way. They are the next ones unless workers reorder batches.
+        samples: Samples whose losses may come late.
+        count: How many losses are on their way. They are the next losses unless workers reorder batches.
     """
 
     @torch.inference_mode(False)  # the next losses, which are written in here, may come outside of it
     def __init__(self, samples: OnTheirWay, count: int) -> None:
         self.count = count
         self._samples = samples
-        # By id; the same one may be on its way under two plans, and the older stands first. One entry more, above all ids, is
-        # where a search ends that finds nothing.
+        # Sorted by id. An id may be on its way under two plans; the older one comes first. A search that finds nothing ends at one
+        # more entry, above all ids.
         end = torch.full((1,), ops.MAX_SAMPLES, dtype=torch.int64, device=samples.ids.device)
         self._ids, self._by_id = torch.cat([samples.ids, end]).sort(stable=True)
         self._weights = torch.cat([samples.weights, torch.ones(1, dtype=torch.float32, device=end.device)])[self._by_id]
-        # In which call an entry came, from 1; 0: it has not come. What is none came before all of them.
+        # The number of the call in which an entry came, from 1; 0: it has not come; -1: it is not a loss on its way.
         self._came = -((self._ids < 0) | (self._ids == ops.MAX_SAMPLES)).long()
         self._calls = 0
         self._last = self._ids[:0]  # ids of the last call
         self._left = AsyncNumber()
 
     def record(self, table: ScoreTable, index: torch.Tensor, scores: torch.Tensor, again: bool = False) -> torch.Tensor:
-        """What ``table.record`` does, for a batch that may hold late losses: weights float32 [B]. Does not wait for the device.
+        """As ``table.record``, for a batch that may hold late losses: returns weights, float32 [B]. Does not wait for the device.
 
-        ``again``: it is the batch of the call before.
+        ``again``: it is the batch of the previous call.
         """
         slots, marks, _ = table.look_up(index)
         faults = table.faults.clone()
@@ -101,21 +101,21 @@ class LateLosses:
         return torch.where(late, self._weights[entry], weights)
 
     def weights(self, index: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """Those of a batch that comes next, or came last, where ``weights`` are by the plan in force: float32 [B]."""
+        """Weights of the next batch, or of the last one: float32 [B]. ``weights`` are those under the plan in force."""
         is_last = self.came_last(index).all()
         entry, late, _, _ = self._find(index, (self._came != 0) & ~(is_last & (self._came == self._calls)))
         return torch.where(late, self._weights[entry], weights)
 
     def came_last(self, index: torch.Tensor) -> torch.Tensor:
-        """Which ids were in the call before: bool [B]."""
+        """Whether each id was in the previous call: bool [B]."""
         return torch.isin(index, self._last)
 
     def expects(self, index: torch.Tensor) -> torch.Tensor:
-        """Whether losses of a batch that comes next are late: bool [B]."""
+        """Whether the losses of the next batch are late: bool [B]."""
         return self._find(index, self._came != 0)[1]
 
     def outstanding(self) -> OnTheirWay:
-        """What has not come, in its order. Waits for the device."""
+        """Samples whose losses have not come, in their order. Waits for the device."""
         is_left = torch.empty_like(self._came).scatter_(0, self._by_id, (self._came == 0).long())[:-1].bool()
         return OnTheirWay(self._samples.ids[is_left], self._samples.weights[is_left])
 
@@ -124,7 +124,7 @@ class LateLosses:
         return self.count == 0 and self._left.number() == 0
 
     def _find(self, index: torch.Tensor, came: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Entries of ids, the last one for those not late; whether they are late; their first entries; whether there are any."""
+        """The entry of each id (the last entry if it is not late); whether it is late; its first entry; whether it has entries."""
         first = torch.searchsorted(self._ids, index)
         behind = torch.searchsorted(self._ids, index, right=True)
         before = torch.nn.functional.pad(came.cumsum(0), (1, 0))

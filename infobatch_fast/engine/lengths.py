@@ -1,7 +1,7 @@
 """How long a trainer's epoch is: as its plan (dynamic), always the same (constant), or without end (endless).
 
-In the last two, plans follow each other inside an iteration like the passes over a data set, and batches straddle their ends. The
-trainer's epochs and the plans are then counted apart.
+In the last two cases plans follow each other inside an iteration, like passes over a data set, and a batch may span two plans. The
+trainer's epochs and the plans are then counted separately.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class Lengths:
     """The arguments of ``InfoBatch`` that say how long an epoch is.
 
     Args:
-        batch_size: Indices in a batch of a rank, where ``steps_per_epoch`` is a number.
-        steps_per_epoch: None: as many as the plan needs. A number: always so many. ``math.inf``: an iteration never ends.
+        batch_size: Indices in a batch of a rank, if ``steps_per_epoch`` is a number.
+        steps_per_epoch: None: as many as the plan needs. A number: always that many. ``math.inf``: an iteration never ends.
     """
 
     batch_size: int | None = None
@@ -30,15 +30,15 @@ class Lengths:
         if steps is None or steps == math.inf:
             if self.batch_size is not None:
                 raise ValueError(
-                    f"batch_size={self.batch_size!r} is only asked for with a number of steps: pass steps_per_epoch=S with it, or "
-                    "leave it out and give the size of batches to the loader"
+                    f"batch_size={self.batch_size!r} is used only with a number of steps: pass steps_per_epoch=S too, or leave "
+                    "batch_size out and pass it to the loader"
                 )
             return
         object.__setattr__(self, "steps_per_epoch", check_int("steps_per_epoch", _whole(steps), 1))
         if self.batch_size is None:
             raise ValueError(
-                f"steps_per_epoch={steps!r} needs batch_size, the size of a batch on each rank: an epoch is steps_per_epoch * "
-                "batch_size indices long"
+                f"steps_per_epoch={steps!r} needs batch_size: pass the size of a batch on each rank. An epoch is then "
+                "steps_per_epoch * batch_size indices long"
             )
         object.__setattr__(self, "batch_size", check_int("batch_size", self.batch_size, 1))
 
@@ -61,13 +61,14 @@ class Lengths:
         """``batch_size`` as an int, if it fits.
 
         Raises:
-            TypeError, ValueError: It is no int of at least 1, or not the one that the steps of an epoch were given for.
+            TypeError: It is not an int.
+            ValueError: It is less than 1, or not the one that ``InfoBatch`` got with ``steps_per_epoch``.
         """
         size = check_int("batch_size", batch_size, 1)
         if self.batch_size not in (None, size):
             raise ValueError(
-                f"batch_size must be {self.batch_size}, for which steps_per_epoch={self.steps_per_epoch} was given, got {size}: "
-                "construct InfoBatch with the batch_size of the loader"
+                f"batch_size must be {self.batch_size}, which InfoBatch got with steps_per_epoch={self.steps_per_epoch}, got "
+                f"{size}: construct InfoBatch with the batch_size of the loader"
             )
         return size
 

@@ -13,7 +13,7 @@ from .plan import Plan
 from .protect import bits_at
 from .table import ScoreTable
 
-PIECE = 1 << 24  # slots looked at in one go where some are protected, as a copy is made of their scores
+PIECE = 1 << 24  # slots looked at in one go if some are protected, as their scores are copied
 
 
 def added_noise(plan: Plan, table: ScoreTable, by: Norm) -> float:

@@ -1,4 +1,4 @@
-"""Norms of gradients by scores: what importance sampling goes by."""
+"""Norms of gradients, computed from scores for importance sampling."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ NORMS: tuple[Norm, ...] = ("gradient_norm", "score")
 
 @cache
 def norms_of_bins(by: Norm) -> tuple[float, ...]:
-    """The norm of each of these bins, as docs/algorithm.md has it: that of the score in its middle, rounded to a double."""
+    """The norm of each bin, as docs/algorithm.md defines it: that of the score in the middle of the bin, rounded to a double."""
     middles = (math.ldexp(1 + step % 4 / 4 + 1 / 8, step // 4 - 126) for step in range(ops.NORMS))
     return tuple(middles if by == "score" else map(_wrong, middles))
 
 
 @cache
 def norms_on(by: Norm, device: torch.device) -> torch.Tensor:
-    """The same on a device, float64 [ops.NORMS], made once."""
+    """``norms_of_bins`` on a device, float64 [ops.NORMS], made once."""
     return torch.tensor(norms_of_bins(by), dtype=torch.float64, device=device)
 
 
 def _wrong(loss: float) -> float:
     """1 - exp(-loss), the probability of being wrong that a cross-entropy loss stands for.
 
-    The same on all machines, as the C library's exp is not: decimal numbers are rounded once.
+    It is the same on all machines, because decimal numbers are rounded once. The C library's exp is not.
     """
     if loss > 64:  # 1 - exp(-64) is nearer to 1 than to any other double
         return 1.0

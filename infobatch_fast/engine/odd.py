@@ -32,7 +32,7 @@ def is_sharded(tensor: torch.Tensor) -> bool:
 
 
 def _is_made_of_others(tensor: torch.Tensor) -> bool:
-    """Whether its class computes in its own way: a FakeTensor, or one that holds other tensors."""
+    """Whether its class overrides how torch computes: a FakeTensor, or one that holds other tensors."""
     return type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
 
 
@@ -44,7 +44,7 @@ def _has_no_memory(tensor: torch.Tensor) -> bool:
     return False
 
 
-_ODD: tuple[tuple[Callable[[torch.Tensor], bool], str], ...] = (  # in this order: those above cannot be asked what those below are
+_ODD: tuple[tuple[Callable[[torch.Tensor], bool], str], ...] = (  # in this order: later checks would fail on the earlier kinds
     (is_lazy, "a {kind}: materialize it first"),
     (is_sharded, "a {kind}: pass {name}.full_tensor()"),
     (lambda tensor: tensor.is_nested, "a nested tensor: torch.stack one number for each sample"),
@@ -58,7 +58,7 @@ _ODD: tuple[tuple[Callable[[torch.Tensor], bool], str], ...] = (  # in this orde
 
 
 def oddity(name: str, tensor: torch.Tensor) -> str | None:
-    """What is odd about the tensor ``name`` and what to pass in its place; None: its numbers lie in memory."""
+    """What is odd about the tensor ``name``, and what to pass instead; None if its numbers lie in memory."""
     for is_odd, text in _ODD:
         if is_odd(tensor):
             return text.format(name=name, kind=type(tensor).__name__, layout=tensor.layout)
@@ -78,10 +78,10 @@ def refuse_odd(**tensors: Any) -> None:
 
 
 def explain_odd(**tensors: Any) -> None:
-    """After a failure, which torch may have explained in terms of its own: names what was odd, an argument or where it was called.
+    """Called after a failure that torch may have explained in its own terms: names the odd argument, or the odd place of the call.
 
     Raises:
-        TypeError: Something was.
+        TypeError: An argument or the place of the call was odd.
     """
     refuse_odd(**tensors)
     address(torch.empty(1, device="cpu"))

@@ -1,4 +1,4 @@
-"""The native core, as functions of tensors, which are taken as right. This is the only module that imports ``_core``."""
+"""The native core, as functions of tensors, which are not checked here. This is the only module that imports ``_core``."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _slow_raw_stream(ordinal: int) -> int:
     return int(torch.cuda.current_stream(ordinal).cuda_stream)
 
 
-# The same without an object, which would take the host two microseconds a call. Builds of torch for the CPU alone lack it.
+# The same without an object, which would take the host two microseconds per call. CPU-only builds of torch lack it.
 _raw_stream: Callable[[int], int] = getattr(torch._C, "_cuda_getCurrentRawStream", _slow_raw_stream)
 
 
@@ -74,14 +74,14 @@ def empty_table(size: int, dtype: torch.dtype, device: torch.device) -> torch.Te
 
 
 def table_bytes(num_slots: int) -> int:
-    """What the scores, marks and directory of a table take."""
+    """Bytes that the scores, marks and directory of a table take."""
     return 4 * num_slots + mark_bytes(num_slots) + (8 + 4) * (_core.num_blocks(num_slots) + 1)
 
 
 def sum_scores(scores: torch.Tensor, thresholds: torch.Tensor | None = None) -> torch.Tensor:
     """Exact sum of float32 scores [n] as int64 [11]: ten limbs and the number of seen scores.
 
-    Where no other ranks have scores, ``thresholds``, float32 [3], takes what ``mean_threshold`` would return.
+    If no other ranks have scores, ``thresholds``, float32 [3], receives what ``mean_threshold`` would return.
     """
     total = torch.empty(_core.SUM_WORDS + 1, dtype=torch.int64, device=scores.device)
     written = 0 if thresholds is None else address(thresholds)
@@ -102,7 +102,7 @@ class QuantileSelection:
     Args:
         scores: float32 [n].
         fractions: Quantiles in units of 2^-32, descending, one to three.
-        alone: No other ranks have scores, so ``count`` does what ``narrow`` would.
+        alone: No other ranks have scores, so ``count`` also does the work of ``narrow``.
 
     Attributes:
         thresholds: float32 [3], descending, padded with -inf; set after the last digit.
@@ -154,8 +154,8 @@ def cut_by_importance(
         least: Cutoff that no tier is below.
 
     Returns:
-        Thresholds, float32 [3], descending, padded with -inf. Tiers, int32 [8], as ``set_tiers`` writes them. And int64 [2]: seen
-        scores, and negative ones among those that are not protected.
+        Thresholds, float32 [3], descending, padded with -inf. Tiers, int32 [8], as ``set_tiers`` writes them. And int64 [2]: the
+        number of seen scores, and the number of negative scores of samples that are not protected.
     """
     device = counts.device
     thresholds = torch.empty(MAX_THRESHOLDS, dtype=torch.float32, device=device)
@@ -189,7 +189,7 @@ def count_bins(scores: torch.Tensor, keys: torch.Tensor, marks: torch.Tensor | N
     Args:
         scores: float32 [n].
         keys: Of the edges, ``keys_from`` on the same device.
-        marks: Of these slots, where those of ``tier`` alone are to be counted.
+        marks: Marks of the same slots, if only the scores of ``tier`` are to be counted.
         tier: 0 to 3.
     """
     counts = torch.empty(keys.numel() + 1, dtype=torch.int64, device=scores.device)
@@ -227,9 +227,9 @@ class BitDirectory:
     """Marks, uint8 [mark_bytes(num_marks)], with a directory of the kept ones for select; by default all marks that fit.
 
     Attributes:
-        lock: Held by whoever reads an order by the directory, or writes it or its marks: native code drops the interpreter lock. It
-            may be taken again by the thread that has it, and never while other ranks are waited for.
-        version: How often they were written; an order by an older one is no order any more.
+        lock: Held by code that reads an order by the directory, or writes the directory or its marks: native code drops the
+            interpreter lock. The thread that holds it may take it again, but never while it waits for other ranks.
+        version: How often directory or marks were written. An order by an older version is no longer valid.
     """
 
     def __init__(self, marks: torch.Tensor, num_marks: int | None = None) -> None:
@@ -268,11 +268,11 @@ class BitDirectory:
 
         Args:
             scores: float32 [n], by slot.
-            first_slot: Of these scores; a multiple of 8.
+            first_slot: The slot of the first score; a multiple of 8.
             thresholds: float32 [3], descending, padded with -inf.
             tiers: As ``set_tiers`` writes them: a sample is kept if its 16-bit draw is below the cutoff of its tier.
             seed: Key of the draws.
-            epoch: Counts them.
+            epoch: Counter of the draws.
             protect: uint8 [rows], a bit for each slot that is kept whatever its score.
         """
         _core.draw_plan(
@@ -299,7 +299,7 @@ def order(epoch: EpochOrder, remaining: BitDirectory | None, start: int, stop: i
 
 
 def mark_remaining(epoch: EpochOrder, positions: int, marks: torch.Tensor) -> torch.Tensor:
-    """Marks of the positions of an order: kept are those that are not visited."""
+    """Marks of the positions of an order. Positions that are not visited are marked as kept."""
     remaining = empty_table(mark_bytes(positions), torch.uint8, marks.device)
     _core.mark_remaining(*_where(marks), epoch, address(marks), address(remaining))
     return remaining
@@ -343,10 +343,10 @@ class Recorder:
         self._record = _core.Recorder(self._ordinal, shard, *pointers, momentum).record
 
     def __call__(self, index: torch.Tensor, scores: torch.Tensor, averaged: bool = False, visits: bool = True) -> torch.Tensor:
-        """Weights, float32 [B], of ids int64 [B], whose float32 scores are recorded; ``averaged``: weights / B.
+        """Records float32 scores of ids, int64 [B]; returns their weights, float32 [B], or with ``averaged`` weights / B.
 
-        ``visits``: the samples were trained on, which is marked, and counted as a fault where the plan does not keep them. All
-        tensors are contiguous and on the table's device. Scores may be part of an autograd graph: it is not added to.
+        ``visits``: the samples were trained on. This is marked, and counted as a fault if the plan does not keep them. All tensors
+        are contiguous and on the table's device. Scores may be part of an autograd graph, to which nothing is added.
         """
         weights = torch.empty_like(scores)
         index_at, scores_at, weights_at = index.data_ptr(), scores.data_ptr(), weights.data_ptr()

@@ -31,8 +31,8 @@ class Place(NamedTuple):
 class Piece(NamedTuple):
     """Ids at positions [first, end) of an iteration, which others know by a token.
 
-    ``check`` raises a RuntimeError if another iteration or epoch has begun: whoever takes ids of the piece one after another and
-    finds that ``Epochs.running`` is another token calls it.
+    ``check`` raises a RuntimeError if another iteration or epoch has begun. Code that takes ids of the piece one by one calls it
+    when ``Epochs.running`` is another token.
     """
 
     iteration: object

@@ -14,15 +14,15 @@ class Plan:
     """Bits and a key: the marks in the table say what is kept, and ``order`` computes the epoch's order piece by piece.
 
     Attributes:
-        weights: Of each tier that there is.
+        weights: Weight of each tier that exists.
         length: Indices that this rank yields.
         own: Samples that this rank keeps.
-        available: Those indices that are this rank's own, in their order; positions behind it repeat the order's start.
+        available: How many of these indices are this rank's own samples; positions from there on repeat the start of the order.
         restored: The plan goes on after a restart, without the samples that were visited before.
-        directory: What ``epoch_order`` points into; held, as the planner may be replaced by one of a larger data set.
-        version: Of the directory, while this plan is what is written there.
-        side_stream: Where the order is computed ahead of its use; None on the CPU.
-        token: By which others know the plan again without keeping it, and with it a table, alive.
+        directory: What ``epoch_order`` points into. The plan keeps it alive, as a planner of a larger data set may replace it.
+        version: Version of the directory while this plan is the one written there.
+        side_stream: Stream on which the order is computed ahead of its use; None on the CPU.
+        token: Identifies the plan to others without keeping the plan and its table alive.
     """
 
     epoch: int
@@ -62,7 +62,7 @@ class Plan:
             return self._order(start, stop)
 
     def unvisited(self, marks: torch.Tensor, most: int) -> torch.Tensor:
-        """The last ``most`` samples of this rank that are not visited by ``marks``, in their order: int64. Waits for the device."""
+        """The last ``most`` samples of this rank that ``marks`` show as unvisited, in their order: int64. Waits for the device."""
         with self.directory.lock:
             remaining = ops.BitDirectory(ops.mark_remaining(self.epoch_order, self.own, marks))
             left = int(remaining.build()[0])

@@ -1,4 +1,4 @@
-"""Makes the plan of an epoch out of the scores, or of what a checkpoint tells."""
+"""Makes the plan of an epoch from the scores, or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class _Report(NamedTuple):
         counts: As ``BitDirectory.build`` returns them.
         faults: What it has counted since the last plan.
         negative: Scores that are negative and must not be.
-        where: Epoch and whether it is restored, where there are several ranks.
-        cutoffs: Of each tier.
+        where: With several ranks: the epoch, and whether it is restored.
+        cutoffs: Cutoff of each tier.
         levels: The thresholds, descending, padded with -inf.
     """
 
@@ -53,8 +53,8 @@ class _Report(NamedTuple):
 class Planner:
     """Makes plans of one table. It owns the directory of the marks, which each plan builds anew in place.
 
-    Planning is a collective call. Up to the check of the ranks every plan takes the same collective calls in the same order,
-    whatever the epoch, so that ranks which disagree still meet, and all of them can say so.
+    Planning is a collective call. Up to the check of the ranks, every plan makes the same collective calls in the same order,
+    whatever the epoch. So ranks that disagree still meet, and all of them can raise the error.
 
     Args:
         table: Scores and marks; a plan is written into the marks.
@@ -110,7 +110,7 @@ class Planner:
         return self._finish(epoch, pruned, counts, version, measured._replace(values=values), False, start)
 
     def restore(self, epoch: int, pruned: bool, thresholds: tuple[float, ...], seen: int) -> Plan:
-        """The plan that marks and tiers in the table stand for, with these numbers; what they mark as visited is left out.
+        """The plan that marks and tiers in the table stand for, with these numbers. Samples marked as visited are left out.
 
         Raises:
             RuntimeError: As for ``make``.
@@ -120,7 +120,7 @@ class Planner:
 
     def _restore(self, epoch: int, pruned: bool, thresholds: tuple[float, ...], seen: int) -> Plan:
         start = time.perf_counter()
-        self._measure()  # as the other ranks may do, which then say that they are not restored
+        self._measure()  # other ranks may measure, and then report that they are not restored
         levels = [*reversed(thresholds), *[NEVER] * (ops.MAX_THRESHOLDS - len(thresholds))]
         values = torch.tensor(levels, dtype=torch.float32, device=self.table.device)
         known = Thresholds(values, torch.tensor([seen], dtype=torch.int64, device=self.table.device))
@@ -135,14 +135,14 @@ class Planner:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Around all that writes marks or their directory: no order is read meanwhile, and none of the plan before any more."""
+        """Wraps all writes of marks or their directory. No order is read meanwhile, and orders of older plans become invalid."""
         with self.directory.lock:
             self.directory.version += 1
             self.before_writing()
             yield
 
     def before_writing(self) -> None:
-        """The GPU may still read ahead the order of the plan before."""
+        """Waits for the GPU, which may still read ahead the order of the previous plan."""
         if self.side_stream is not None:
             torch.cuda.current_stream(self.table.device).wait_stream(self.side_stream)
 
@@ -153,10 +153,10 @@ class Planner:
         return self._checked(self.settings.policy.thresholds(self.table, self.ranks))
 
     def _checked(self, measured: Thresholds) -> Thresholds:
-        """What a policy has measured, in the shape in which native code reads it.
+        """What a policy has measured, if native code can read it.
 
         Raises:
-            TypeError: It has another.
+            TypeError: It has another type, shape, dtype or device.
         """
         if not isinstance(measured, Thresholds):
             raise TypeError(
@@ -245,7 +245,7 @@ class Planner:
         )
 
     def _read(self, counts: torch.Tensor, thresholds: Thresholds, epoch: int, restored: bool) -> list[_Report]:
-        """What each rank has found: the one time that the host waits for the device, but for what remains after a restart."""
+        """What each rank has found. Only here the host waits for the device, and once more after a restart."""
         negative = self._none if thresholds.negative is None else thresholds.negative
         parts = [thresholds.seen, counts, self.table.faults, negative]
         if self.ranks.num_replicas > 1:
@@ -276,7 +276,7 @@ class Planner:
         if 0 in kept:
             raise RuntimeError(
                 f"rank {kept.index(0)} of {self.ranks.num_replicas} keeps no sample in epoch {epoch}, so it cannot keep step: the "
-                f"data set of {self.table.num_samples} samples is too small for {self.ranks.num_replicas} ranks"
+                f"data set of {self.table.num_samples} samples is too small for {self.ranks.num_replicas} ranks, so use fewer"
             )
 
 

@@ -18,7 +18,7 @@ PIECE = 1 << 20  # ids looked at in one go
 
 
 def check_protect(protect: Protect, num_samples: int) -> torch.Tensor:
-    """``protect`` as sample ids, int64 [any], or as a mask, bool [N]; where it was.
+    """``protect`` as sample ids, int64 [any], or as a mask, bool [N]; on its own device.
 
     Raises:
         TypeError: It holds neither integers nor booleans.
@@ -48,7 +48,10 @@ def check_protect(protect: Protect, num_samples: int) -> torch.Tensor:
     bad = (given < 0) | (given >= num_samples)
     if bool(bad.any()):
         example = int(given[bad][0])
-        raise IndexError(f"protect: {int(bad.sum())} ids out of range for {num_samples} samples, for instance {example}")
+        raise IndexError(
+            f"protect: {int(bad.sum())} ids out of range for {num_samples} samples, for instance {example}: pass ids from 0 to "
+            f"{num_samples - 1}"
+        )
     return given
 
 

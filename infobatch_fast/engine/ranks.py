@@ -36,7 +36,7 @@ class Ranks:
 
     @contextmanager
     def waiting_for(self, what: str) -> Iterator[None]:
-        """Around what all ranks do together: one that waits long for the others warns, once a run, and waits on."""
+        """Wraps a collective call: a rank that waits long for the others warns, once per run, and keeps waiting."""
         if self.num_replicas == 1:
             yield
             return
@@ -53,11 +53,12 @@ class Ranks:
             return
         self._told.append(what)
         warnings.warn(
-            f"rank {self.rank} of {self.num_replicas} has waited {PATIENCE:g} s for the other ranks at {what}, and waits on "
-            "until the process group's timeout. A rank that validates or saves alone is only late. Else one makes such a call "
-            "alone, under `if rank == 0`, or iterates once more: call it on all ranks, and print on one. A plan is made by the "
-            "first of these in an epoch: the first batch of the sampler, len(sampler) or len(loader), update, weigh, weights, "
-            "is_kept, scores(index), stats, steps; grow and histogram are done together too",
+            f"rank {self.rank} of {self.num_replicas} has waited {PATIENCE:g} s for the other ranks at {what}, and keeps waiting "
+            "until the process group's timeout. If another rank validates or saves alone, it is only late. Otherwise one rank "
+            "makes a collective call alone, for instance under `if rank == 0`, or iterates once more: make the call on all ranks, "
+            "and print on one. In each epoch the first of these calls makes the plan and is collective: the first batch of the "
+            "sampler, len(sampler), len(loader), update, weigh, weights, is_kept, scores(index), stats, steps. grow and histogram "
+            "are always collective",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -98,7 +99,7 @@ class Ranks:
         return dist.get_global_rank(group, rank)
 
     def broadcast(self, tensor: torch.Tensor, rank: int) -> torch.Tensor:
-        """What ``rank`` has in its tensor; the others' are of the same shape and dtype, and are not changed."""
+        """The tensor of ``rank``. The tensors of other ranks have the same shape and dtype, and are not changed."""
         if self.num_replicas == 1:
             return tensor
         sent = tensor.to(self._meeting_device(tensor.device), copy=True)
@@ -106,9 +107,9 @@ class Ranks:
         return sent.to(tensor.device)
 
     def _meeting_device(self, device: torch.device) -> torch.device:
-        """Where the group takes tensors: on the table's device if it can, or else on the one of its backend (NCCL: a GPU).
+        """The device on which the group takes tensors: the table's, or else that of the group's backend (NCCL: a GPU).
 
-        Gloo says that it takes those of a GPU, but sends what it reads at their address as if it were memory of the host.
+        Gloo claims to take tensors of a GPU, but reads their addresses as if they were host memory.
         """
         config = str(dist.get_backend_config(self.group))  # "cpu:gloo,cuda:nccl"
         backends = {kind: backend for kind, _, backend in (entry.partition(":") for entry in config.split(","))}
@@ -117,10 +118,10 @@ class Ranks:
         return device if device.type in backends else torch.device(next(iter(backends)))
 
     def agree(self, settings: dict[str, str], device: torch.device, done: str = "InfoBatch was constructed") -> None:
-        """Makes sure that the settings of what was ``done`` are the same on all ranks.
+        """Makes sure that the settings are the same on all ranks. ``done`` says in the error where they were given.
 
         Raises:
-            RuntimeError: They differ, on every rank alike; the message names what differs, and how.
+            RuntimeError: They differ. Every rank raises it; the message names each setting that differs, and its values.
         """
         if self.num_replicas == 1:
             return
@@ -135,12 +136,12 @@ class Ranks:
             for name in settings
             if len({other.get(name) for other in everyone}) > 1
         }
-        raise RuntimeError(f"{done} differently on the ranks; by rank: {differing}. Pass the same on all of them")
+        raise RuntimeError(f"{done} differently on the ranks; by rank: {differing}. Pass the same values on all ranks")
 
     def shard(self, num_samples: int) -> tuple[int, int]:
         """First slot and number of slots that this rank owns.
 
-        Whole rows of eight slots are dealt out, as evenly as they go: no Philox block is shared by two ranks.
+        Ranks get whole rows of eight slots, as evenly as possible, so that no two ranks share a Philox block.
         """
         rows = rows_of(num_samples)
         first = self.rank * rows // self.num_replicas * ops.ROW_SLOTS
@@ -152,7 +153,7 @@ def find_ranks(num_replicas: int | None, rank: int | None, group: dist.ProcessGr
     """The arguments of ``InfoBatch``, completed from the process group as ``DistributedSampler`` does.
 
     Raises:
-        ValueError: ``rank`` is not in [0, num_replicas - 1], or several ranks are asked for without a process group that has them.
+        ValueError: ``rank`` is not in [0, num_replicas - 1], or there is no process group of ``num_replicas`` ranks.
     """
     connected = dist.is_available() and dist.is_initialized()
     if num_replicas is None:
@@ -164,7 +165,7 @@ def find_ranks(num_replicas: int | None, rank: int | None, group: dist.ProcessGr
     if num_replicas > 1:
         if not connected:
             raise ValueError(
-                f"num_replicas={num_replicas} needs a process group, by which ranks agree on the threshold: start the ranks "
+                f"num_replicas={num_replicas} needs a process group, in which ranks agree on the threshold: start the ranks "
                 "with torchrun and call torch.distributed.init_process_group() before InfoBatch(...)"
             )
         if dist.get_world_size(group) != num_replicas:

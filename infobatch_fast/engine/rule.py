@@ -1,4 +1,4 @@
-"""What the engine asks of a policy; the policies themselves are the user's to choose and to write."""
+"""What the engine asks of a policy. Users choose policies, or write their own."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ class Rule(Protocol):
 
     @property
     def momentum(self) -> float:
-        """M in [0, 1): a seen sample's new score is m * its old one + (1 - m) * its loss."""
+        """The momentum m in [0, 1): a seen sample's new score is m * old score + (1 - m) * loss."""
 
     @property
     def by(self) -> Norm:
-        """What the norm of a sample's gradient is taken from."""
+        """How the norm of a sample's gradient is computed from its score."""
 
     @property
     def cutoffs(self) -> ops.Cutoffs:
-        """Of each tier the keep probability in units of 2^-16."""
+        """Keep probability of each tier in units of 2^-16."""
 
     @property
     def expected_saved_fraction(self) -> float:
-        """What a pruned epoch is expected to save before one was planned."""
+        """The fraction that a pruned epoch is expected to save, before one was planned."""
 
     def thresholds(self, table: ScoreTable, ranks: Ranks) -> Thresholds:
         """Measures where the tiers end, on the seen scores of all ranks."""

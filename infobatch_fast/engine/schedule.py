@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .checks import check_fraction, check_int
 
-EPOCHS = "the number of epochs of the run; where only max_steps is set, pass max_steps // S, steps_per_epoch=S, batch_size=B"
+EPOCHS = "the number of epochs of the run; if only max_steps is set, pass max_steps // S, steps_per_epoch=S, batch_size=B"
 
 
 @dataclass(frozen=True)

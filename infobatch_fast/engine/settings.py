@@ -11,7 +11,7 @@ from .schedule import Schedule
 
 @dataclass(frozen=True)
 class Settings:
-    """The arguments of ``InfoBatch`` that stay as they are, checked. The ranks must agree on them."""
+    """The checked arguments of ``InfoBatch`` that never change. The ranks must agree on them."""
 
     schedule: Schedule
     policy: Rule

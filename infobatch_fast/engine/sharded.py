@@ -30,7 +30,7 @@ def shared_tensor(local: torch.Tensor, first: int, total: int, ranks: Ranks) -> 
 
 
 def local_part(value: torch.Tensor, first: int, length: int, total: int) -> torch.Tensor | None:
-    """Elements [first, first + length) of a tensor that is whole, or that ``shared_tensor`` made; None where they are not there."""
+    """Elements [first, first + length) of a whole tensor, or of one that ``shared_tensor`` made; None if they are not there."""
     if is_sharded(value):
         wrapped = value.to_local()  # type: ignore[attr-defined]
         if value.shape != (total,) or not hasattr(wrapped, "local_offsets"):

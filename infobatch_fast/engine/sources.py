@@ -1,4 +1,4 @@
-"""Data sources: whether one inside of another hands out ids that are not those of the whole, and whether one has changed."""
+"""Data sources: whether an inner data set hands out ids that are wrong for the whole, and whether a data set has changed."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ def hands_out_ids(dataset: Any) -> bool:
 
 
 def refuse_ids_inside(name: str, source: Any) -> None:
-    """Makes sure that ids of items, where they come with them, are those of ``source`` as a whole.
+    """Makes sure that items which come with ids have the ids of ``source`` as a whole.
 
-    Data sets of other classes than torch's may forward indices as they are. So one as long as that inside is let through.
+    Classes other than torch's may forward indices unchanged. So such a data set passes if it is as long as the inner one.
 
     Raises:
-        ValueError: A data set inside of ``source`` hands out its own.
+        ValueError: A data set inside ``source`` hands out its own ids.
     """
     for path in _paths([source]):
         inner = path[-1]
         if any(isinstance(outer, WRAPPERS) for outer in path[:-1]) or not _as_long(inner, source):
             classes = "(".join(type(dataset).__name__ for dataset in path) + ")" * (len(path) - 1)
             raise ValueError(
-                f"{name} is {classes}: with_index lies inside, so items come with the ids of {len(inner)} samples inside and not "
-                f"with those of {type(source).__name__}, and losses would go to wrong samples. Write {_remedy(source)}, with no "
-                "with_index further inside"
+                f"{name} is {classes}: with_index is inside, so items come with the ids of the {len(inner)} inner samples and not "
+                f"with those of {type(source).__name__}, and losses would go to wrong samples. Write {_remedy(source)}, without "
+                "another with_index inside"
             )
 
 
 def what_changed(source: Sized | int, num_samples: int) -> str | None:
-    """What to say where a data set has another length than when its ``num_samples`` samples were counted."""
+    """A warning if the length of a data set is no longer ``num_samples``; else None."""
     if isinstance(source, Integral):
         return None
     size = len(source)  # type: ignore[arg-type]
@@ -46,11 +46,11 @@ def what_changed(source: Sized | int, num_samples: int) -> str | None:
         return None
     if size > num_samples:
         return (
-            f"the data source has {size} samples now, and the pruner knows {num_samples} of them: call pruner.grow() between "
-            "epochs, or those beyond are never trained on"
+            f"the data source has {size} samples now, but the pruner knows only {num_samples} of them: call pruner.grow() between "
+            "epochs, or the new samples are never trained on"
         )
     return (
-        f"the data source has {size} samples now, and the pruner draws from {num_samples}: data sets grow at their end only, so "
+        f"the data source has {size} samples now, but the pruner draws from {num_samples}: data sets grow at their end only, so "
         "construct a new pruner"
     )
 
@@ -69,7 +69,7 @@ def _paths(path: list[Any]) -> Iterator[list[Any]]:
 
 
 def _inside(dataset: Any) -> Iterator[Any]:
-    """What ``dataset`` holds as ``dataset`` and ``datasets``, in attributes of its own: no code of its class is run."""
+    """What ``dataset`` holds in its own attributes ``dataset`` and ``datasets``. No code of its class is run."""
     try:
         own = object.__getattribute__(dataset, "__dict__")
     except AttributeError:  # a list, a tensor

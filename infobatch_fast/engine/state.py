@@ -23,8 +23,8 @@ FORMAT, FORMAT_WITH_PROTECTED = 3, 4  # the second has one tensor more
 PIECE = 1 << 24  # scores looked at in one go, as torch makes temporary copies of them
 
 _FITS = {  # what must be equal, and what to do if it is not
-    "format": "it was written by another version of infobatch_fast",
-    "algorithm": "it was written by a version of infobatch_fast that draws other samples",
+    "format": "another version of infobatch_fast wrote it; load it with that version",
+    "algorithm": "a version of infobatch_fast that draws other samples wrote it; load it with that version",
     "num_samples": "construct InfoBatch with the data set of the saved run, and after loading call grow() if samples were added",
     "seed": "construct InfoBatch with the seed of the saved run",
     "shuffle": "construct InfoBatch with the shuffle of the saved run",
@@ -34,7 +34,7 @@ _COUNTS = ("epoch", "scored", "planned_samples", "planned_kept", "seen")
 
 
 def pack_state(epochs: Epochs) -> dict[str, Any]:
-    """The state of a pruner: the same on all ranks but for the parts of the tables. Free of side effects; one pass over them."""
+    """The state of a pruner: the same on all ranks, except for the parts of the tables. No side effects; one pass over tables."""
     state, table, ranks = _pack_unchecked(epochs), epochs.table, epochs.table.ranks
     rows, first_row = rows_of(table.num_samples), table.first_slot // ops.ROW_SLOTS
     if not epochs.settings.lengths.is_dynamic:
@@ -101,8 +101,8 @@ def unpack_state(epochs: Epochs, state: dict[str, Any]) -> None:
     """Checks all of ``state``, then takes it over.
 
     Raises:
-        ValueError: It does not fit; the pruner is as it was. If it was read into the live tables already, as
-            ``torch.distributed.checkpoint`` does, they are emptied instead.
+        ValueError: It does not fit; the pruner stays as it was. If the state was already read into the live tables, as
+            ``torch.distributed.checkpoint`` does, the tables are emptied instead.
     """
     table = epochs.table
     try:
@@ -149,7 +149,7 @@ def _is_live(value: Any, table: ScoreTable) -> bool:
 
 
 def _is_readable(name: str, value: Any) -> bool:
-    """Whether ``value`` is a tensor, whose numbers are there then."""
+    """Whether ``value`` is a tensor. A tensor whose numbers do not lie in memory is refused."""
     if not isinstance(value, torch.Tensor):
         return False
     found = None if is_sharded(value) else oddity(name, value)
@@ -191,7 +191,7 @@ def _check(epochs: Epochs, state: dict[str, Any]) -> tuple[torch.Tensor, torch.T
     if state["planned"] and state["planned_samples"] < table.num_samples:
         raise ValueError(
             f"state['planned_samples'] must be at least {table.num_samples} under a plan, got {state['planned_samples']}: the "
-            "checkpoint is damaged"
+            "checkpoint is damaged, load another one"
         )
     return _read_parts(table, state, protects)
 
@@ -221,14 +221,17 @@ def _read_parts(table: ScoreTable, state: dict[str, Any], protects: bool) -> tup
 
 def _check_values(parts: dict[str, torch.Tensor], num_slots: int) -> None:
     if not all(1 <= cutoff <= ops.CUTOFF_RANGE for cutoff in parts["cutoffs"].tolist()):
-        raise ValueError(f"state['cutoffs'] must be in [1, {ops.CUTOFF_RANGE}], got {parts['cutoffs'].tolist()}")
+        raise ValueError(
+            f"state['cutoffs'] must be in [1, {ops.CUTOFF_RANGE}], got {parts['cutoffs'].tolist()}: the checkpoint is damaged, "
+            "load another one"
+        )
     for name, impossible in (("scores", torch.isinf), ("thresholds", torch.isnan)):
         if any(bool(impossible(piece).any()) for piece in _pieces(parts[name])):
-            raise ValueError(f"state[{name!r}] holds values that it cannot hold: the checkpoint is damaged")
+            raise ValueError(f"state[{name!r}] holds impossible values: the checkpoint is damaged, load another one")
     beyond = parts["marks"][num_slots // 2 :].tolist()  # a byte marks two slots
     if num_slots % 2:
         beyond[0] >>= 4
     if any(beyond):
-        raise ValueError("state['marks'] marks samples that do not exist: the checkpoint is damaged")
+        raise ValueError("state['marks'] marks samples that do not exist: the checkpoint is damaged, load another one")
     if "protected" in parts and num_slots % ops.ROW_SLOTS and int(parts["protected"][-1]) >> num_slots % ops.ROW_SLOTS:
-        raise ValueError("state['protected'] protects samples that do not exist: the checkpoint is damaged")
+        raise ValueError("state['protected'] protects samples that do not exist: the checkpoint is damaged, load another one")

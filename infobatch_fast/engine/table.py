@@ -1,4 +1,4 @@
-"""The score table of one rank: what is known of its samples, and the thresholds that come of it."""
+"""The score table of one rank: what is known of its samples, and the thresholds measured from it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MAX_SLOTS = 2**39  # of one rank: the directory numbers blocks of 128 slots with
 
 @contextmanager
 def memory_for(num_samples: int, ranks: Ranks, protects: bool, device: torch.device) -> Iterator[None]:
-    """Makes an error of a device that is out of memory say what the memory was for, and how much of it.
+    """Makes an out-of-memory error say what the memory was for, and how many bytes were needed.
 
     Raises:
-        torch.OutOfMemoryError: It is.
+        torch.OutOfMemoryError: The device is out of memory.
     """
     try:
         yield
@@ -33,11 +33,11 @@ def memory_for(num_samples: int, ranks: Ranks, protects: bool, device: torch.dev
             raise
         _, num_slots = ranks.shard(num_samples)
         wanted = ops.table_bytes(num_slots) + protects * rows_of(num_slots)
-        part = "" if num_slots == num_samples else f", of which this rank has {num_slots}"
+        part = "" if num_slots == num_samples else f" ({num_slots} of them on this rank)"
         remedy = "" if device.type == "cpu" else ", take device='cpu'"
         raise torch.OutOfMemoryError(
-            f"the table of {num_samples} samples{part} wants {wanted} bytes on {device}, and there are not as many; nothing was "
-            f"made or changed. Free memory there{remedy}, or share the samples among more ranks ({error})"
+            f"the table of {num_samples} samples{part} needs {wanted} bytes on {device}, and fewer are free; nothing was made or "
+            f"changed. Free memory there{remedy}, or share the samples among more ranks ({error})"
         ) from error
 
 
@@ -48,8 +48,8 @@ class Faults(NamedTuple):
         non_finite: Scores that were NaN or infinite.
         out_of_range, foreign: Ids of no sample, and of samples that other ranks own.
         unkept: Visits of samples that the plan does not keep.
-        bad_id: One of those that are out of range or foreign.
-        unkept_id: One of those that are not kept.
+        bad_id: One id that is out of range or foreign.
+        unkept_id: One id that the plan does not keep.
     """
 
     non_finite: int
@@ -99,9 +99,9 @@ class ScoreTable:
         marks: uint8, the marks of csrc/core/marks.h, padded to whole blocks.
         protect: uint8 [rows], a bit for each slot that is never pruned; None where there is none.
         faults: int64 [6], counted by the device since the last plan: ``Faults``.
-        tiers: Cutoffs and weights of the plan that made the marks; whoever writes those writes these.
-        record: Stores scores and returns weights, under the plan in force. As a captured CUDA graph of it holds the addresses of
-            scores, marks, faults and tiers, these tensors are written and never replaced.
+        tiers: Cutoffs and weights of the plan that made the marks. They are written together with the marks.
+        record: Stores scores and returns weights, under the plan in force. A captured CUDA graph of it holds the addresses of
+            scores, marks, faults and tiers, so these tensors are written and never replaced.
     """
 
     def __init__(self, num_samples: int, seed: int, scatter: bool, ranks: Ranks, device: torch.device, momentum: float) -> None:
@@ -110,7 +110,8 @@ class ScoreTable:
         self.first_slot, self.num_slots = ranks.shard(num_samples)
         if self.num_slots > MAX_SLOTS:
             raise ValueError(
-                f"num_replicas={ranks.num_replicas} leaves {self.num_slots} samples a rank, and the limit is {MAX_SLOTS}"
+                f"num_replicas={ranks.num_replicas} leaves {self.num_slots} samples per rank, and the limit is {MAX_SLOTS}: use "
+                "more ranks"
             )
         self.deal = ops.deal_permutation(num_samples, seed) if scatter else ops.identity_permutation(num_samples)
         self.shard = ops.Shard(self.deal, self.first_slot, self.num_slots)
@@ -123,15 +124,15 @@ class ScoreTable:
         self.take_note()
 
     def take_note(self) -> None:
-        """Scores and marks are the table's own as they stand: whatever else writes them is a stranger, a loader for instance.
+        """Notes that scores and marks are now as the table itself has written them; others, such as loaders, may write them later.
 
-        Strangers write with torch, which counts. Native code is not counted, nor is a write by way of ``Tensor.data``.
+        Others write with torch, which counts writes. Writes of native code and by way of ``Tensor.data`` are not counted.
         """
-        counts = self.ranks.num_replicas == 1  # what is read into the parts of a sharded tensor is not counted
+        counts = self.ranks.num_replicas == 1  # reads into the parts of a sharded tensor are not counted
         self._versions = (self.scores._version, self.marks._version) if counts else None
 
     def is_its_own(self) -> bool:
-        """Whether it is known that no stranger has written scores or marks."""
+        """Whether it is known that nothing but the table has written scores or marks."""
         return self._versions is not None and self._versions == (self.scores._version, self.marks._version)
 
     def of_size(self, num_samples: int) -> ScoreTable:
@@ -139,7 +140,7 @@ class ScoreTable:
         return ScoreTable(num_samples, self._seed, self._scatter, self.ranks, self.device, self._momentum)
 
     def clear(self) -> None:
-        """Nothing is seen and nothing planned."""
+        """Empties the table: nothing is seen and nothing planned."""
         self.scores.fill_(math.nan)
         self.marks.zero_()
         self.faults.zero_()
@@ -187,7 +188,7 @@ class ScoreTable:
         """Tiers of importance sampling that keep a fraction, in units of 2^-32, of the seen samples which are not protected.
 
         Args:
-            by: What the norm of a sample's gradient is taken from.
+            by: How the norm of a sample's gradient is computed from its score.
             kept_fraction: At most 2^32.
             least: Cutoff that no tier is below.
             ranks: Who holds the other scores.
@@ -208,11 +209,11 @@ class ScoreTable:
         return Faults(*self.faults.tolist())
 
     def raise_bad_indices(self, faults: Faults, rank: int | None = None) -> None:
-        """Raises what a device has counted, once: the counts of bad indices start again from zero.
+        """Raises an error for the bad indices that a device has counted, once: their counts start again from zero.
 
         Args:
-            faults: What it has counted.
-            rank: Whose they are; None is this rank.
+            faults: What the device has counted.
+            rank: The rank of that device; None is this rank.
 
         Raises:
             IndexError: ``update`` got ids that are out of range, or that another rank owns.

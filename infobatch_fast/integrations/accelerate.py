@@ -36,16 +36,16 @@ def prepare(accelerator: Accelerator, loader: DataLoader[Any], name: str | None 
     batches out among the ranks once more, but the pruner's sampler yields this rank's samples already. Model, optimizer and
     evaluation loaders go through ``accelerator.prepare``.
 
-    Select epochs by the prepared loader's ``set_epoch``, which tells the pruner too: accelerate counts epochs of its own, and sends
-    their number at each iteration. ``gather_for_metrics`` leaves out nothing. After a restart, ``skip_first_batches`` of the epoch
-    that goes on raises an error when it is iterated.
+    Select epochs by the prepared loader's ``set_epoch``, which also selects them in the pruner: accelerate counts its own epochs,
+    and passes on their number at each iteration. ``gather_for_metrics`` leaves out nothing. In the epoch that is resumed after a
+    restart, iterating over a loader of ``skip_first_batches`` raises an error.
 
     Args:
         accelerator: The accelerator, made before the pruner, so that the pruner finds the process group.
         loader: ``DataLoader(with_index(dataset), B, sampler=pruner.sampler)``, or ``batch_sampler=pruner.sampler.batches(B)``, with
             B samples a rank.
         name: The name of a folder. ``accelerator.save_state(folder)`` writes the pruner's state to ``folder/name``, and
-            ``load_state`` reads it, on any number of ranks. With None they do neither.
+            ``load_state`` reads it, on any number of ranks. With None they leave out the pruner's state.
 
     Returns:
         The prepared loader. ``accelerator.prepare`` returns it unchanged.
@@ -115,13 +115,13 @@ def _load(engine: Engine, folder: str | os.PathLike[str]) -> None:
     if not (Path(folder) / ".metadata").exists():
         raise FileNotFoundError(
             f"{folder} holds no state of an InfoBatch: the checkpoint was interrupted while it was written, or made without "
-            "InfoBatch. Go on from another checkpoint, or start with new scores: load the weights alone, and do not resume"
+            "InfoBatch. Resume from another checkpoint, or start with new scores: load the weights alone, and do not resume"
         )
     saved = getattr(FileSystemReader(folder).read_metadata().state_dict_metadata.get("pruner.scores"), "size", [None])[0]
     if saved != engine.table.num_samples:
         raise ValueError(
-            f"{folder} is of a data set of {saved} samples, and this pruner of {engine.table.num_samples}: resume with the data "
-            "set of the saved run"
+            f"{folder} was saved for a data set of {saved} samples, but this pruner has {engine.table.num_samples}: resume with "
+            "the data set of the saved run"
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
@@ -153,10 +153,10 @@ def _check_fit(accelerator: Accelerator, ranks: Ranks) -> None:
         )
     if accelerator.split_batches:
         raise ValueError(
-            "split_batches=True splits a batch of all ranks, and each rank has batches of its own here: leave it False"
+            "split_batches=True splits one batch among all ranks, but here each rank has its own batches: leave it False"
         )
     if accelerator.dispatch_batches:
-        raise ValueError("dispatch_batches=True lets rank 0 alone read, and each rank reads its own samples here: leave it False")
+        raise ValueError("dispatch_batches=True lets only rank 0 read, but here each rank reads its own samples: leave it False")
 
 
 def _check_data(dataset: Any, num_samples: int) -> None:
@@ -175,6 +175,6 @@ def _refuse_skipping(accelerator: Accelerator, sampler: Any) -> None:
     inner = getattr(skipping, "batch_sampler", None)
     if skipped and sampler in (inner, getattr(inner, "sampler", None)) and sampler.engine.epochs.plan().restored:
         raise RuntimeError(
-            f"skip_first_batches skips {skipped} batches that were not trained on: after a restart the loader begins behind those "
-            "that were. Leave skip_first_batches out, and iterate over the prepared loader itself"
+            f"skip_first_batches skips {skipped} batches that were not trained on: after a restart the loader already begins after "
+            "the batches that were. Leave skip_first_batches out, and iterate over the prepared loader itself"
         )

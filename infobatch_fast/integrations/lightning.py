@@ -57,21 +57,21 @@ class InfoBatchCallback(Callback):
     """Lets a ``Trainer`` train with InfoBatch: epochs, their lengths, checkpoints and logged statistics.
 
     The loader takes ``sampler=pruner.sampler``, and ``training_step`` returns ``pruner.update(index, losses)``. The callback
-    selects the epoch. It sets the number of batches anew in each epoch, so that validation runs and progress bars end where they
-    should; Lightning takes the number from the first epoch alone. It puts the pruner's state into every checkpoint and takes it
-    from there, in the middle of an epoch too, and after a tuner's trial. It makes ``update`` raise where Lightning does not train.
-    It logs ``infobatch/...`` at the end of each epoch. ``use_distributed_sampler`` may stay as it is, and
+    selects the epoch. It sets the number of batches in each epoch, so that validation runs and progress bars end at the right
+    step; Lightning alone would keep the number of the first epoch. It saves the pruner's state in every checkpoint and restores it
+    from there, also in the middle of an epoch and after a tuner's trial. While Lightning does not train, it makes ``update`` raise
+    an error. It logs ``infobatch/...`` at the end of each epoch. ``use_distributed_sampler`` may stay as it is, and
     ``reload_dataloaders_every_n_epochs`` is not needed.
 
     Args:
         pruner: The pruner. None takes ``pruner`` of the LightningModule, or else of its LightningDataModule, made in ``setup``.
-            With several ranks it must be made there, as the process group does not exist before.
+            With several ranks make the pruner there, as the process group does not exist before.
 
     Raises:
         TypeError: ``pruner`` is not an InfoBatch, or none was found.
         ValueError: The train loader does not draw from the pruner, its data set has another size, or the pruner and the trainer
             differ in their number of ranks.
-        RuntimeError: ``training_step`` does not call ``update``.
+        RuntimeError: The first ``training_step`` of an epoch does not call ``update``.
 
     Example:
         >>> pruner = InfoBatch(dataset, num_epochs=90)                                          # doctest: +SKIP
@@ -97,11 +97,11 @@ class InfoBatchCallback(Callback):
             RuntimeError: Nothing was fitted yet.
         """
         if self._pruner is None:
-            raise RuntimeError("there is no pruner before Trainer.fit")
+            raise RuntimeError("there is no pruner before Trainer.fit: read it during the run, or afterwards")
         return self._pruner
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forgets the run before. The module's own ``setup`` follows, and makes another pruner."""
+        """Forgets the previous run. The module's own ``setup`` follows, and makes another pruner."""
         if stage == "fit":
             self._pruner, self._saved = None, None
 
@@ -117,7 +117,7 @@ class InfoBatchCallback(Callback):
             checkpoint[KEY] = gather_state(self._pruner.engine.epochs)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Restores the state when training goes on, or when a tuner has tried some steps. Other runs leave the pruner alone."""
+        """Restores the state when training resumes, or when a tuner has tried some steps. Other runs leave the pruner alone."""
         if trainer.state.fn != "fit":
             return
         self._find_pruner(trainer, pl_module)
@@ -179,7 +179,7 @@ class InfoBatchCallback(Callback):
         warn_of_epochs(trainer, self.pruner)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Goes on in the middle of an epoch, or at its end, if a checkpoint was taken there."""
+        """Resumes in the middle of an epoch, or at its end, if a checkpoint was taken there."""
         loop = trainer.fit_loop
         progress = loop.epoch_loop.batch_progress
         drawn_from = check_loaders(trainer, self.pruner)
@@ -223,8 +223,7 @@ class InfoBatchCallback(Callback):
             "seen": stats.seen,
             "plan_seconds": stats.plan_seconds,
         }
-        for tier, threshold in enumerate(stats.thresholds, start=1):
-            values["threshold" if len(stats.thresholds) == 1 else f"threshold_{tier}"] = threshold
+        values.update({f"threshold_{tier}": threshold for tier, threshold in enumerate(stats.thresholds)})
         # Equal on all ranks, and so is their maximum, to the bit; without sync_dist Lightning warns.
         pl_module.log_dict({f"infobatch/{name}": float(value) for name, value in values.items()}, reduce_fx="max", sync_dist=True)
         pl_module.log("infobatch/added_noise", stats.added_noise, sync_dist=True)  # of each rank's own scores: their mean
@@ -248,9 +247,9 @@ class InfoBatchCallback(Callback):
         ranks = (trainer.distributed_sampler_kwargs or {}).get("num_replicas", 1)
         if found.num_replicas != ranks:
             raise ValueError(
-                f"the pruner has num_replicas={found.num_replicas} and the trainer {ranks} data-parallel ranks: make it where the "
-                "process group exists, self.pruner = InfoBatch(...) in setup() of the LightningModule or the LightningDataModule, "
-                "and pass InfoBatchCallback() without it"
+                f"the pruner has num_replicas={found.num_replicas} and the trainer {ranks} data-parallel ranks: make the pruner "
+                "where the process group exists, self.pruner = InfoBatch(...) in setup() of the LightningModule or the "
+                "LightningDataModule, and pass InfoBatchCallback() without it"
             )
         self._pruner = found
 
@@ -263,7 +262,7 @@ class InfoBatchCallback(Callback):
         goes_on = pruner.epoch != epoch and pruner.lengths.is_dynamic and not self._epoch_ended
         if goes_on and trainer.is_global_zero:
             warnings.warn(
-                f"the trainer begins with epoch {epoch}, and the pruner was restored in epoch {pruner.epoch} and goes on there: "
+                f"the trainer begins with epoch {epoch}, but the pruner was restored in epoch {pruner.epoch} and resumes there: "
                 "restore both from one checkpoint, Trainer.fit(..., ckpt_path=...), or begin with a new InfoBatch",
                 RuntimeWarning,
                 stacklevel=2,

@@ -28,12 +28,12 @@ def part(loop: Any, name: str) -> Any:
         return getattr(loop, name)
     except AttributeError:
         raise RuntimeError(
-            f"this version of Lightning has no FitLoop.{name}, which InfoBatchCallback needs: use another version"
+            f"this version of Lightning has no FitLoop.{name}, which InfoBatchCallback needs: install a tested version"
         ) from None
 
 
 def warn_of_epochs(trainer: Trainer, pruner: InfoBatch) -> None:
-    """Says so where the pruner plans for another number of epochs than the trainer trains, as both are given by the user."""
+    """Warns if the pruner and the trainer have different numbers of epochs. The user gives both."""
     planned, trained, first_full = pruner.schedule.num_epochs, trainer.max_epochs, pruner.schedule.end
     if trained in (None, -1) or planned == trained or pruner.lengths.is_endless or trainer.fast_dev_run:
         return  # no number to compare with, or one that counts something else
@@ -74,7 +74,7 @@ def check_loaders(trainer: Trainer, pruner: InfoBatch) -> list[InfoBatchSampler 
             )
         elif (size := _length(loader.dataset)) != pruner.num_samples:
             problems.append(
-                f"the train loader's data set has {size} samples and the pruner was made for "
+                f"the train loader's data set has {size} samples, but the pruner was made for "
                 f"{pruner.num_samples}: pass with_index(dataset) of the same data set"
             )
         else:
@@ -86,13 +86,13 @@ def check_loaders(trainer: Trainer, pruner: InfoBatch) -> list[InfoBatchSampler 
 
 
 def set_lengths(trainer: Trainer, pruner: InfoBatch, done: int = 0, of_loaders: bool = True) -> None:
-    """Sets what Lightning has computed from the first epoch's number of batches.
+    """Sets the lengths that Lightning has computed from the first epoch's number of batches.
 
     Args:
-        trainer: Whose fit loop it is.
-        pruner: Whose epochs they are.
+        trainer: The trainer of the fit loop.
+        pruner: The pruner of the epochs.
         done: Batches of this epoch that were trained on before; the loaders have the others.
-        of_loaders: Whether any follow.
+        of_loaders: Whether any batches follow.
     """
     loop, combined, fetcher = (
         trainer.fit_loop,
@@ -122,7 +122,7 @@ def set_lengths(trainer: Trainer, pruner: InfoBatch, done: int = 0, of_loaders: 
 
 
 class Steps:
-    """Notices training steps that record no loss. They are looked at when the next one begins, after all hooks of their own."""
+    """Notices training steps that record no loss. It checks a step when the next one begins, after all hooks of the step."""
 
     def __init__(self) -> None:
         self._before: int | None = None  # losses when the step began; None before the first one
@@ -142,7 +142,7 @@ class Steps:
         self._before = scored
 
     def end_epoch(self, epoch: int, scored: int) -> None:
-        """After its last step. Warns once; a batch that is skipped now and then is nobody's mistake.
+        """Called after the epoch's last step. Warns once. Batches that are skipped now and then are no mistake.
 
         Raises:
             RuntimeError: As for ``begin``.
@@ -151,8 +151,8 @@ class Steps:
         if self._silent > 0.1 * self._steps and not self._has_warned:
             self._has_warned = True
             warnings.warn(
-                f"{self._silent} of {self._steps} training steps of epoch {epoch} recorded no loss, so their samples keep the "
-                "scores they had and, where they have none, are never pruned: let each training_step return "
+                f"{self._silent} of {self._steps} training steps of epoch {epoch} recorded no loss, so their samples keep old "
+                "scores, and samples without a score are never pruned: let each training_step return "
                 "pruner.update(index, losses)",
                 RuntimeWarning,
                 stacklevel=2,
@@ -197,7 +197,7 @@ def _length(loader: Any) -> float:
 
 
 def _limit(length: float, limit: float) -> float:
-    """Batches of ``length`` that ``limit_train_batches`` leaves; of a float at least one."""
+    """How many of ``length`` batches ``limit_train_batches`` leaves; a float leaves at least one."""
     if isinstance(limit, int):
         return min(length, limit)
     return length if length == math.inf else max(1, int(length * limit))

@@ -1,4 +1,4 @@
-"""One loss a sample from a model's logits and labels, as the losses of transformers would give it before their mean."""
+"""One loss per sample from a model's logits and labels, as the losses of transformers give it before they take the mean."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def class_losses(
     Args:
         logits: Floating [B, C].
         labels: Integers [B] for one class each; floating [B], [B, 1] or [B, C] for values or several labels.
-        problem_type: That of the model's configuration. None is told as transformers does: one output is a value, integers are
+        problem_type: As in the model's configuration. None is resolved as transformers does: one output is a value, integers are
             classes, anything else is several labels.
         label_smoothing: In [0, 1], of cross entropy.
     """

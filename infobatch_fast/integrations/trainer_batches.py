@@ -1,4 +1,4 @@
-"""What InfoBatchTrainer is made of: the indices in its batches, the options that fit, its pruner."""
+"""Parts of InfoBatchTrainer: the indices in its batches, the checks of its options, and its pruner."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class IndexCollator:
 
 
 def check_trainer(trainer: Trainer) -> None:
-    """Whether the Trainer's options, and the functions given, leave losses and samples as they must be.
+    """Checks that the Trainer's options, and the given functions, suit the pruner's losses and samples.
 
     Raises:
         TypeError: A function for the losses takes other arguments.
-        ValueError: One does not; the message says what to change.
+        ValueError: An option does not suit them; the message says what to change.
     """
     check_signatures(trainer.per_sample_loss, trainer.compute_sample_losses)
     args, config = trainer.args, getattr(trainer.accelerator, "parallelism_config", None)
     if trainer.compute_loss_func is not None:
-        raise ValueError(f"compute_loss_func returns one number for a batch, and InfoBatch needs one for each sample: {ASK}")
+        raise ValueError(f"compute_loss_func returns one number for a batch, but InfoBatch needs one for each sample: {ASK}")
     if args.n_gpu > 1:
         raise ValueError(f"this process drives {args.n_gpu} GPUs with DataParallel: start one process a GPU with torchrun")
     if any((getattr(config, f"{kind}_size", 1) or 1) > 1 for kind in ("tp", "cp", "sp")):
@@ -51,8 +51,8 @@ def check_trainer(trainer: Trainer) -> None:
         )
     if args.train_sampling_strategy not in ("random", "sequential"):
         raise ValueError(
-            f"train_sampling_strategy={args.train_sampling_strategy!r} puts another sampler in the place of InfoBatch's: leave it "
-            "at 'random', or 'sequential'"
+            f"train_sampling_strategy={args.train_sampling_strategy!r} replaces InfoBatch's sampler by another one: leave it at "
+            "'random', or take 'sequential'"
         )
     if args.max_steps <= 0 and args.num_train_epochs != int(args.num_train_epochs):
         raise ValueError(
@@ -60,14 +60,14 @@ def check_trainer(trainer: Trainer) -> None:
             f"{math.ceil(args.num_train_epochs)}, or set max_steps"
         )
     if isinstance(trainer.train_dataset, IndexedDataset):
-        raise ValueError("train_dataset is wrapped by with_index: pass the data set itself, the trainer adds the indices")
+        raise ValueError("train_dataset is wrapped by with_index: pass the data set itself, as the trainer adds the indices")
 
 
 def make_pruner(trainer: Trainer, infobatch: dict[str, Any] | InfoBatch | None) -> InfoBatch:
     """The pruner that the arguments of InfoBatchTrainer ask for.
 
     Raises:
-        TypeError: ``infobatch`` is none of the three.
+        TypeError: ``infobatch`` is neither a dict nor an ``InfoBatch`` nor None.
         ValueError: It is an ``InfoBatch`` that does not fit.
     """
     dataset = trainer.train_dataset
@@ -87,7 +87,7 @@ def default_arguments(trainer: Trainer) -> dict[str, Any]:
     """The arguments of ``InfoBatch`` that follow from the Trainer's."""
     args = trainer.args
     epochs = math.ceil(args.num_train_epochs)
-    if args.max_steps > 0:  # as many as they are worth without pruning
+    if args.max_steps > 0:  # as many epochs as these steps make without pruning
         batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         epochs = max(1, math.ceil(args.max_steps * batch / max(1, len(trainer.train_dataset))))
     return {
@@ -100,5 +100,8 @@ def default_arguments(trainer: Trainer) -> dict[str, Any]:
 
 def _check_lengths(pruner: InfoBatch) -> InfoBatch:
     if not pruner.lengths.is_dynamic:
-        raise ValueError("infobatch has steps_per_epoch, and the trainer makes each epoch as long as its plan: leave it out")
+        raise ValueError(
+            f"infobatch has steps_per_epoch={pruner.lengths.steps_per_epoch}, but the trainer makes each epoch as long as its "
+            "plan: leave steps_per_epoch out"
+        )
     return pruner

@@ -27,31 +27,35 @@ class FullEpoch:
 
 
 class EpochWatch(TrainerCallback):
-    """Sees to it that the first step of each epoch recorded losses.
+    """Makes sure that the first step of each epoch recorded losses.
 
-    It also puts ``state.epoch`` right after a restart in mid-epoch, where the loader's length is that of the rest.
+    It also corrects ``state.epoch`` after a restart in the middle of an epoch, when the loader holds only the rest of the epoch.
     """
 
     def begin(self, pruner: InfoBatch, epoch: int, batch_size: int, left: int) -> None:
-        """An epoch begins, or goes on, with ``left`` batches."""
+        """An epoch begins, or is resumed, with ``left`` batches."""
         self.epochs, self.epoch, self.left = pruner.engine.epochs, epoch, left
         self.scored, self.is_first = self.epochs.scored, True
         self.visited = -(-self.scored // batch_size)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Gradients are there, and the losses should be."""
+        """The gradients were computed, so the losses should have been recorded.
+
+        Raises:
+            RuntimeError: The first step recorded none.
+        """
         if self.is_first and self.epochs.scored == self.scored:
             raise RuntimeError(f"the first training step of epoch {self.epoch} recorded no loss, {NOTHING_SCORED}")
         self.is_first = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The fraction of the whole epoch, not of the rest."""
+        """Sets ``state.epoch`` to the fraction of the whole epoch, not of the rest."""
         done = self.visited + (state.epoch - self.epoch) * self.left
         state.epoch = self.epoch + done / (self.visited + self.left)
 
 
 def warn_of_epochs(trainer: Trainer, pruner: InfoBatch) -> None:
-    """Says so where the run and its pruner count to different numbers of epochs."""
+    """Warns if the run and its pruner have different numbers of epochs."""
     asked, planned = math.ceil(trainer.args.num_train_epochs), pruner.schedule.num_epochs
     if trainer.args.max_steps > 0 or asked == planned or not trainer.is_world_process_zero():
         return

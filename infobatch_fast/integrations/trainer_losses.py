@@ -20,15 +20,15 @@ ASK = (
 
 
 def bare_model(model: Any) -> Any:
-    """The model itself, without what torch.compile and PEFT put around it."""
+    """The model itself, without the wrappers of torch.compile and PEFT."""
     model = getattr(model, "_orig_mod", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def needless_labels(model: Any, names: list[str]) -> list[str]:
-    """Labels that the forward of one of transformers' own models can do without, where its own loss would be a waste.
+    """Labels that a model of transformers does not need in its forward, so that it does not compute its own loss in vain.
 
-    Any other model gets its labels, since it may compute its loss without asking whether they are there.
+    Any other model gets its labels, since it may compute its loss without checking whether they are there.
 
     Args:
         model: Not wrapped for ranks.
@@ -43,10 +43,10 @@ def needless_labels(model: Any, names: list[str]) -> list[str]:
 
 
 def check_signatures(per_sample_loss: Any, compute_sample_losses: Any) -> None:
-    """Whether the user's function and method take what they will be given.
+    """Checks that the user's function and method take the arguments that they will get.
 
     Raises:
-        TypeError: One does not, or ``per_sample_loss`` is no function.
+        TypeError: One of them does not, or ``per_sample_loss`` is not a function.
     """
     given = [(compute_sample_losses, CALL, 3)]
     if per_sample_loss is not None:
@@ -55,13 +55,15 @@ def check_signatures(per_sample_loss: Any, compute_sample_losses: Any) -> None:
         try:
             inspect.signature(function).bind(*range(arguments))
         except TypeError as error:
-            raise TypeError(f"{call} is how it is called, and {function!r} does not take that: {error}") from None
+            raise TypeError(
+                f"the trainer calls {call}, but {function!r} does not take these arguments: {error}; define it so that it does"
+            ) from None
         except ValueError:  # some functions of C say nothing of their arguments
             continue
 
 
 def check_losses(losses: Any, index: torch.Tensor) -> torch.Tensor | SampleLosses:
-    """What ``compute_sample_losses`` returned, if it is one loss a sample.
+    """What ``compute_sample_losses`` returned, if it is one loss for each sample.
 
     Raises:
         ValueError: It is not.
@@ -70,20 +72,19 @@ def check_losses(losses: Any, index: torch.Tensor) -> torch.Tensor | SampleLosse
     if not isinstance(values, torch.Tensor) or values.dim() != 1:
         got = f"shape {list(values.shape)}" if isinstance(values, torch.Tensor) else type(values).__name__
         raise ValueError(
-            f"per_sample_loss must return a tensor with one loss for each of the {len(index)} samples, got {got}: compute it with "
-            "reduction='none', and take the mean over each sample's own elements; so must compute_sample_losses"
+            f"per_sample_loss or compute_sample_losses must return a tensor with one loss for each of the {len(index)} samples, "
+            f"got {got}: compute it with reduction='none', and take the mean over each sample's own elements"
         )
     if len(values) != len(index):
         raise ValueError(
             f"got {len(values)} losses for a batch of {len(index)} samples: data_collator must return one row for each sample that "
-            f"it got, in their order. Leave samples out of train_dataset, not in data_collator; where a sample has several rows, "
-            f"{ASK}"
+            f"it got, in their order. Leave samples out of train_dataset, not in data_collator; if a sample has several rows, {ASK}"
         )
     return losses
 
 
 def default_losses(model: Any, outputs: Any, labels: Any, label_smoothing: float) -> SampleLosses:
-    """Losses of the samples of a batch, told from the model and the shapes of its logits and labels.
+    """Losses of the samples of a batch. The model and the shapes of its logits and labels tell which kind of loss it is.
 
     Args:
         model: Not wrapped for ranks.
@@ -96,7 +97,7 @@ def default_losses(model: Any, outputs: Any, labels: Any, label_smoothing: float
     """
     logits = _logits_of(outputs)
     if not isinstance(logits, torch.Tensor) or not isinstance(labels, torch.Tensor) or labels.dim() == 0:
-        raise ValueError(f"the batch must have 'labels' and the model must return logits for the loss of each sample: {ASK}")
+        raise ValueError(f"the batch has no 'labels', or the model returns no logits, to compute each sample's loss from: {ASK}")
     if isinstance(outputs, Mapping) and outputs.get("aux_loss") is not None:
         raise ValueError("the model adds a router loss, which belongs to no sample: set output_router_logits=False")
     if len(logits) != len(labels):
@@ -106,14 +107,14 @@ def default_losses(model: Any, outputs: Any, labels: Any, label_smoothing: float
     if logits.dim() == 2 and labels.numel() in (len(labels), logits.numel()):
         problem_type = getattr(getattr(model, "config", None), "problem_type", None)
         return class_losses(logits, labels, problem_type, label_smoothing)
-    raise ValueError(f"logits {list(logits.shape)} and labels {list(labels.shape)} are of no known kind of loss: {ASK}")
+    raise ValueError(f"logits {list(logits.shape)} and labels {list(labels.shape)} fit no known kind of loss: {ASK}")
 
 
 def check_own_loss(model: Any, outputs: Any, losses: SampleLosses) -> None:
-    """Whether a model that computed a loss of its own means the same by it. Waits for the device.
+    """Checks that a model's own loss, if it computed one, equals the mean of ``losses``. Waits for the device.
 
     Raises:
-        ValueError: It does not.
+        ValueError: The model has another loss.
     """
     if isinstance(outputs, Mapping):
         own = outputs.get("loss")
@@ -124,8 +125,8 @@ def check_own_loss(model: Any, outputs: Any, losses: SampleLosses) -> None:
     theirs, ours = own.item(), (losses.sums.sum() / losses.counts.sum().clamp(min=1)).item()
     if abs(theirs - ours) > 0.05 * max(abs(theirs), abs(ours)) + 1e-3:  # the model's may be of half precision
         raise ValueError(
-            f"{type(bare_model(model)).__name__} returned the loss {theirs:.4g}, and the mean loss of its samples, as told from "
-            f"logits and labels, is {ours:.4g}: it has another loss, so {ASK}"
+            f"{type(bare_model(model)).__name__} returned the loss {theirs:.4g}, but the mean loss of its samples, computed from "
+            f"logits and labels, is {ours:.4g}: the model has another loss, so {ASK}"
         )
 
 
@@ -147,4 +148,4 @@ def _shifts(model: Any) -> bool:
         return True
     if loss in (ForMaskedLMLoss, ForTokenClassification):
         return False
-    raise ValueError(f"whether {type(model).__name__} predicts the next token or its own is not known: {ASK}")
+    raise ValueError(f"it is not known whether {type(model).__name__} predicts the next token or the same token: {ASK}")

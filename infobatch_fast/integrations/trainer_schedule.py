@@ -1,4 +1,4 @@
-"""The learning rate of InfoBatchTrainer: it follows the run's progress, also where a restarted run has another length."""
+"""The learning rate of InfoBatchTrainer: it follows the run's progress, even if a restarted run has another length."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..schedules import EpochProgressLR
 
 
 class RunSchedule(EpochProgressLR):
-    """``EpochProgressLR`` that goes on in a run of other epochs, batches or ranks, as the Trainer's own schedulers do.
+    """``EpochProgressLR`` that can resume in a run with other epochs, batches or ranks, as the Trainer's own schedulers can.
 
     Its state is what the Trainer's scheduler would save after as many steps. So a run with ``max_steps``, whose schedule counts
-    steps, goes on with it too. Names that are not a scheduler's are mere attributes there.
+    steps, can load it too. The additional names become unused attributes of that run's scheduler.
 
     Args:
         scheduler: What the Trainer made, at its first step.
@@ -36,21 +36,22 @@ class RunSchedule(EpochProgressLR):
         self._steps += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """The scheduler's state; its step is that of the optimizer."""
+        """The scheduler's state, at the optimizer's step."""
         ours = {"by": self._by, "reached": self.last_epoch, "reached_in": self._run_at(self._steps)}
         return self._made.state_dict() | {"last_epoch": self._steps} | ours
 
     def _run_at(self, steps: int) -> list[int]:
-        """A run of so many epochs and steps, after ``steps`` of them."""
+        """Identifies a place in a run: its epochs and total steps, and the ``steps`` done."""
         return [self._pruner.schedule.num_epochs, self._total, steps]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on where the pruner, which is restored already, says that this run stands. Learning rates are the saved run's.
+        """Resumes at the progress of the pruner, which is restored already. Learning rates are the saved run's.
 
-        In a run like the saved one that is where that one stood, which by visits may be ahead of what a new plan tells.
+        If the run has the saved run's epochs and steps, it resumes at the saved run's step. By visits, that step may be ahead of
+        the progress under a new plan.
 
         Raises:
-            ValueError: The saved run's schedule went by something else.
+            ValueError: The saved run's schedule has another ``by``.
         """
         if "by" in state_dict:  # not where the saved run counted steps
             self._check_by(state_dict)

@@ -29,14 +29,14 @@ class SampleLossTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.per_sample_loss = per_sample_loss
         self.pruner: Any = None
-        self._compared = False  # a loss of the model's own with that of its samples
+        self._compared = False  # whether the model's own loss was compared with that of its samples
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer's; the batch must have its indices."""
         if KEY not in inputs:
             raise ValueError(
                 f"the batch has no {KEY!r}: get_train_dataloader or training_step was overridden and lost it. Take the loader of "
-                "InfoBatchTrainer.get_train_dataloader(), and hand its batches on whole"
+                "InfoBatchTrainer.get_train_dataloader(), and pass its batches on whole"
             )
         try:
             return super().training_step(model, inputs, *args, **kwargs)
@@ -48,11 +48,12 @@ class SampleLossTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: torch.Tensor | int | None = None
     ) -> Any:
-        """The weighted loss of a batch that has indices; of any other, and without gradients, the loss of an evaluation.
+        """The weighted loss of a batch that has indices. Without indices, or without gradients, it is the loss of an evaluation.
 
-        sum_i weight_i * (sum of the losses of sample i's targets) / num_items_in_batch, where the Trainer counts the targets of
-        all accumulated batches, or / those of the batch where it does not. Scores are each sample's mean. An evaluation takes
-        the Trainer's own loss, or the mean of what the user's function or method returns.
+        It is sum_i weight_i * (sum of the losses of sample i's targets) / targets. If the Trainer counts the targets of all
+        accumulated batches, ``targets`` is num_items_in_batch; if not, it is the number of targets in the batch. The score of a
+        sample is the mean of its losses. An evaluation takes the Trainer's own loss, or the mean of what the user's function or
+        method returns.
         """
         index = inputs.pop(KEY, None)
         trains = index is not None and torch.is_grad_enabled()
@@ -71,12 +72,12 @@ class SampleLossTrainer(Trainer):
         """One loss for each sample, [B]; override it, and not ``compute_loss``, for a loss of your own.
 
         The training loss is then the weighted mean over the samples. The default is ``per_sample_loss``, or else the losses of
-        a classifier or a language model as ``SampleLosses(sums, counts)``: each sample's sum and its number of targets, whose mean
-        is one over the targets of the batch. An override may return these too.
+        a classifier or a language model as ``SampleLosses(sums, counts)``: each sample's sum and its number of targets. Their mean
+        is taken over all targets of the batch. An override may return ``SampleLosses`` too.
 
         Args:
             outputs: What the model returned.
-            labels: What the batch calls labels, or a dict where it has several kinds.
+            labels: What the batch calls labels, or a dict if it has several kinds.
             inputs: The batch as the model got it.
         """
         if self.per_sample_loss is not None:

@@ -46,7 +46,7 @@ FOLDER = "infobatch"  # in each of the trainer's checkpoints
 
 
 class InfoBatchTrainer(SampleLossTrainer):
-    """A ``transformers.Trainer`` that skips well-learned samples. All else it does, and all its other arguments, are the Trainer's.
+    """A ``transformers.Trainer`` that skips well-learned samples. Everything else, and all other arguments, are the Trainer's.
 
     Epochs are as long as their plans. The learning rate follows the fraction of the run that is done. Each checkpoint holds the
     pruner's state beside the trainer's, so that ``resume_from_checkpoint`` goes on in the middle of an epoch.
@@ -62,7 +62,7 @@ class InfoBatchTrainer(SampleLossTrainer):
         **kwargs: As for ``Trainer``.
 
     Attributes:
-        pruner: The ``InfoBatch``; None without a training set. A second run begins with a new one, unless the caller passed it.
+        pruner: The ``InfoBatch``; None without a training set. A second run makes a new one, unless the caller passed one.
 
     Raises:
         ValueError: An option of the Trainer reduces losses, or orders or shards samples itself; the message says which.
@@ -92,7 +92,7 @@ class InfoBatchTrainer(SampleLossTrainer):
         self.add_callback(self._watch)
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """Trains a run: the first one, another, one with other arguments as in a search, or one more try with smaller batches."""
+        """Trains a run: the first or a later one, one with other arguments as in a search, or a retry with smaller batches."""
         if self.train_dataset is not None:
             defaults, is_own = default_arguments(self), isinstance(self._infobatch, InfoBatch)
             if self.pruner is None or (not is_own and (self._has_trained or defaults != self._pruned_by)):
@@ -108,14 +108,14 @@ class InfoBatchTrainer(SampleLossTrainer):
             return super().get_train_dataloader()  # which says what is missing
         if len(dataset) != self.pruner.num_samples:
             raise ValueError(
-                f"train_dataset has {len(dataset)} samples and the pruner {self.pruner.num_samples}: construct the trainer anew "
-                "with this training set"
+                f"train_dataset has {len(dataset)} samples and the pruner {self.pruner.num_samples}: construct a new trainer with "
+                "this training set"
             )
         if is_datasets_available() and hasattr(dataset, "remove_columns"):
             dataset = self._remove_unused_columns(dataset, description="training")
         else:
             collator = self._get_collator_with_removed_columns(collator, description="training")
-        self._worker_seeds = torch.Generator("cpu")  # of its own: an iteration must not draw from the global one, which models use
+        self._worker_seeds = torch.Generator("cpu")  # an iteration must not draw from the global one, which models use
         loader = DataLoader(
             with_index(dataset),
             generator=self._worker_seeds,
@@ -151,7 +151,7 @@ class InfoBatchTrainer(SampleLossTrainer):
         return super().set_initial_training_values(args, whole, *rest)
 
     def _full_batches(self) -> int:
-        """The batches of an epoch that keeps all, or a few more."""
+        """The number of batches of an epoch that keeps all samples, or a few more."""
         ranks, samples = self.pruner.num_replicas, self.pruner.num_samples
         most = samples if ranks == 1 else -(-samples // ranks) + 8  # samples are dealt in rows of eight
         return int(-(-most // self._train_batch_size))
@@ -180,8 +180,8 @@ class InfoBatchTrainer(SampleLossTrainer):
         train_dataloader.set_epoch(epoch)
         if self.pruner.epoch != epoch:
             raise RuntimeError(
-                f"the run is at epoch {epoch} and the pruner, which was restored before, at epoch {self.pruner.epoch}: for a run "
-                "from the beginning make a new InfoBatch, else call train(resume_from_checkpoint=...)"
+                f"the run is at epoch {epoch}, but the pruner was restored before and is at epoch {self.pruner.epoch}: for a run "
+                "from the beginning make a new InfoBatch; to resume, call train(resume_from_checkpoint=...)"
             )
         self._worker_seeds.manual_seed(self.pruner.seed ^ self.state.global_step)
         batches, accumulated = len(train_dataloader), self.args.gradient_accumulation_steps

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     """Adds the command to the command line."""
     parser = commands.add_parser("report", help="draw what a run kept and saved, from its JSON lines")
-    parser.add_argument("run", type=Path, metavar="RUN.jsonl", help="what infobatch_fast.logs.JsonLines has written")
+    parser.add_argument("run", type=Path, metavar="RUN.jsonl", help="the file that infobatch_fast.logs.JsonLines wrote")
     parser.add_argument(
         "-o", "--out", type=_picture, default=Path("report.png"), metavar="FILE", help="a .png or .html file to write"
     )
@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
 def _picture(text: str) -> Path:
     path = Path(text)
     if path.suffix not in (".png", ".html"):
-        raise argparse.ArgumentTypeError(f"the report is a .png or a .html file, got {text!r}")
+        raise argparse.ArgumentTypeError(f"the report must be a .png or a .html file, got {text!r}")
     return path
 
 

@@ -45,7 +45,7 @@ def _finish(axes: Axes, title: str) -> None:
 
 
 def _style(at: list[int]) -> dict[str, Any]:
-    """Of a line: points that lie too close are not marked."""
+    """The style of a line. Points are marked only if there are few."""
     return {"marker": "o", "markersize": 3} if len(at) <= FEW else {"linewidth": 0.8}
 
 
@@ -128,8 +128,8 @@ def _scores(axes: Axes, epochs: list[Epoch]) -> dict[str, Any]:
 
 
 def _columns(at: list[int], shares: list[Any], gaps: bool) -> tuple[list[float], Any]:
-    """Sides and colours of the columns, [LEVELS, columns], in one mesh. Each reaches to the next one, or with ``gaps`` leaves out
-    epochs that were not noted.
+    """Sides and colours of the columns, [LEVELS, columns], in one mesh. Each column reaches to the next one. With ``gaps``, epochs
+    without a histogram stay empty.
     """
     sides, columns = [at[0] - 0.5], []
     for place, (epoch, share) in enumerate(zip(at, shares, strict=True)):
@@ -143,6 +143,6 @@ def _columns(at: list[int], shares: list[Any], gaps: bool) -> tuple[list[float],
 
 
 def _bulk(counts: Any, edges: Any) -> tuple[float, float]:
-    """From the bin below which 0.1 % of the scores lie to the largest one."""
+    """The range of scores to draw: from the bin below which 0.1 % of the scores lie, to the largest score."""
     first = int(np.searchsorted(counts.cumsum(), counts.sum() * 0.001, side="right"))
     return float(edges[first]), float(edges[-1])

@@ -30,8 +30,9 @@ class Savings:
 def measure(epochs: list[Epoch]) -> Savings:
     """Savings of a run.
 
-    The time of an epoch without pruning is num_samples times the median seconds a sample of the full epochs, or of all epochs
-    where none is full; what a pruned epoch took less is saved. Epochs that were interrupted have no time.
+    An epoch without pruning is estimated to take num_samples times the median seconds per sample. The median is over the full
+    epochs, or over all epochs if none is full. A pruned epoch saves the difference from that estimate. Interrupted epochs have no
+    time.
 
     Args:
         epochs: Lines of ``read_run``.
@@ -54,7 +55,7 @@ def measure(epochs: list[Epoch]) -> Savings:
 
 
 def _is_timed(epoch: Epoch) -> bool:
-    """Whether its time tells what a sample takes."""
+    """Whether the time of this epoch tells the time per sample."""
     return bool(epoch.get("seconds")) and epoch["kept"] > 0 and not epoch.get("resumed")
 
 
@@ -81,7 +82,7 @@ def summarise(epochs: list[Epoch]) -> list[str]:
 
 
 def clock(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
+    """Seconds in a suitable unit."""
     for size, unit in ((3600.0, "h"), (60.0, "min")):
         if abs(seconds) >= 2 * size:
             return f"{seconds / size:,.1f} {unit}"
@@ -89,7 +90,7 @@ def clock(seconds: float) -> str:
 
 
 def every(epochs: list[Epoch], most: int) -> list[Epoch]:
-    """All epochs, or evenly spaced ones of them, of which the first and the last are two, where there are more than ``most``."""
+    """All epochs. If there are more than ``most``, that many evenly spaced ones, the first and the last included."""
     if len(epochs) <= most:
         return epochs
     return [epochs[place * (len(epochs) - 1) // (most - 1)] for place in range(most)]

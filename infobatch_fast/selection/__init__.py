@@ -1,4 +1,4 @@
-"""Static selection: scores from the field's papers to choose a subset by, before or beside training with a pruner.
+"""Static selection: scores from the literature, by which to choose a subset, before or beside training with a pruner.
 
 >>> from infobatch_fast.selection import error_norms, select
 >>> scores = error_norms(logits, labels)                                                  # doctest: +SKIP

@@ -25,14 +25,14 @@ def select(
 ) -> torch.Tensor:
     """Returns the ids of a kept fraction of the samples, exactly ``round(keep * N)`` of them.
 
-    The result depends on the arguments alone, so all ranks that pass the same get the same. Of equal scores the lower ids come
+    The result depends on the arguments alone, so all ranks that pass the same get the same. Among equal scores the lower ids come
     first. With ``labels`` each class keeps the same fraction: its share of the whole number, rounded down. The samples still
-    missing come one each from the classes with the largest remainders. Of equal remainders the smaller class goes first, and of
-    equal classes the smaller label.
+    missing come one each from the classes with the largest remainders. Among equal remainders the smaller class goes first, and
+    among classes of equal size the smaller label.
 
     Args:
-        scores: [N] of any real dtype: a tensor, a NumPy array or a sequence. Higher is harder. For "random", which looks at no
-            score, N itself will do.
+        scores: [N] of any real dtype: a tensor, a NumPy array or a sequence. Higher is harder. "random" uses no scores, and also
+            takes the number N.
         keep: The fraction to keep, in (0, 1]. A half is rounded to the even number, as Python does.
         order: "hardest" keeps the highest scores, "easiest" the lowest, "random" any.
         labels: Class of each sample, [N] of an integer dtype; None for no classes.
@@ -74,7 +74,9 @@ def select(
 def _ranked(scores: Any, order: str, seed: int) -> torch.Tensor:
     """All ids, int64 [N], in the order in which they are kept."""
     if isinstance(scores, Integral) and order != "random":
-        raise TypeError(f"scores must be one number a sample for order={order!r}, got {scores!r}: an int will do for 'random'")
+        raise TypeError(
+            f"scores must be one number for each sample with order={order!r}, got {scores!r}: only order='random' takes an int"
+        )
     if order == "random":
         size = scores if isinstance(scores, Integral) else len(_check_scores(scores))
         size = check_int("scores, the number of samples,", size, 1, MAX_SAMPLES)
@@ -84,8 +86,8 @@ def _ranked(scores: Any, order: str, seed: int) -> torch.Tensor:
     if count := int(unknown.sum()):
         raise ValueError(
             f"scores holds NaN for {count} of {len(values)} samples, the first of them {int(unknown.nonzero()[0])}: "
-            "pruner.scores() has it for unseen samples and for those of other ranks; train on or record() each sample once, and "
-            "docs/selection.md says how ranks join their scores"
+            "pruner.scores() returns NaN for unseen samples and for samples of other ranks. Train on or record() each sample once; "
+            "docs/selection.md shows how ranks join their scores"
         )
     return values.sort(stable=True, descending=order == "hardest").indices
 
@@ -96,8 +98,8 @@ def _check_scores(scores: Any) -> torch.Tensor:
         raise TypeError(f"scores must be of a real dtype, got {values.dtype}: torch cannot sort them; pass scores.float()")
     if values.dim() != 1 or not 0 < len(values) <= MAX_SAMPLES:
         raise ValueError(
-            f"scores must be one number for each of 1 to {MAX_SAMPLES} samples, [N], got shape {list(values.shape)}: reduce what a "
-            "sample has several of, for instance by per_sample"
+            f"scores must be one number for each of 1 to {MAX_SAMPLES} samples, [N], got shape {list(values.shape)}: if a sample "
+            "has several, reduce them, for instance by per_sample"
         )
     return values
 
@@ -107,7 +109,7 @@ def _classes(labels: Any, size: int, device: torch.device) -> torch.Tensor:
     if values.dtype.is_floating_point or values.dtype.is_complex or values.dtype == torch.bool:
         raise TypeError(f"labels must be class indices of an integer dtype, got {values.dtype}: pass soft labels as argmax(1)")
     if list(values.shape) != [size]:
-        raise ValueError(f"labels of another length: shape {list(values.shape)} for {size} scores; pass one label a sample, [N]")
+        raise ValueError(f"labels must be of shape [{size}], as scores are, got {list(values.shape)}: pass one label per sample")
     return values.to(device, torch.int64)
 
 

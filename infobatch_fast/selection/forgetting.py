@@ -1,4 +1,4 @@
-"""How often a model forgets what it had right."""
+"""Forgetting events: how often a model gets a sample wrong that it had right before."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ForgettingEvents:
     def __init__(self, num_samples: int, device: torch.device | str | int | None = "cpu") -> None:
         self.num_samples = check_int("num_samples", num_samples, 1, LARGEST)
         self.device = check_device(device)
-        # One place more than samples: there goes what does not count, so that no batch is cut, which would wait for the device.
+        # One place more than samples. It takes what does not count, as cutting a batch would wait for the device.
         self._counts = torch.zeros(self.num_samples + 1, dtype=torch.int32, device=self.device)
         self._status = torch.full((self.num_samples + 1,), UNSEEN, dtype=torch.int8, device=self.device)
         self._outside = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -67,8 +67,8 @@ class ForgettingEvents:
         Raises:
             TypeError: A wrong dtype or type.
             ValueError: A wrong shape or device.
-            IndexError: On the CPU: an id is out of range; nothing is noted. On CUDA such ids are left out and counted, and the
-                next call that reads raises.
+            IndexError: On the CPU: an id is out of range; nothing is noted. On CUDA such ids are left out and counted, and the next
+                call that reads the events raises the error.
         """
         ids = self._checked(index, correct)
         if self.device.type == "cpu" and len(ids) and not (0 <= int(ids.min()) <= int(ids.max()) < self.num_samples):
@@ -90,7 +90,7 @@ class ForgettingEvents:
         """Forgetting events of each sample, int32 [N], a copy on the device. Waits for the device.
 
         Raises:
-            IndexError: On CUDA: ``update`` got ids that are out of range. It is raised once; the other samples' counts are right.
+            IndexError: On CUDA: ``update`` got ids that are out of range. It is raised once; the counts of other samples are right.
         """
         self._raise_outside()
         return self._counts[:-1].clone()
@@ -115,9 +115,9 @@ class ForgettingEvents:
     def gather(self, process_group: dist.ProcessGroup | None = None) -> ForgettingEvents:
         """Joins the events of all ranks, with the same result on each of them. This object stays as it is and goes on counting.
 
-        Collective: all ranks of the group must call it. 16 bytes a sample are added up over the ranks. Counts are sums. They are
-        exact if a sample stays with its rank, as with a pruner's sampler. With a ``DistributedSampler`` that shuffles, it is not
-        noticed when a sample is right on one rank and then wrong on another.
+        Collective: all ranks of the group must call it. It adds up 16 bytes per sample over the ranks. Counts are sums. They are
+        exact if a sample stays with its rank, as with a pruner's sampler. With a ``DistributedSampler`` that shuffles, the counts
+        miss a sample that is right on one rank and then wrong on another.
 
         Args:
             process_group: The data-parallel process group; None for the default one, or for a single process without any.
@@ -152,7 +152,7 @@ class ForgettingEvents:
         return {"counts": self.counts, "status": self._status[:-1].clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where ``state`` was taken; the device may differ.
+        """Resumes where ``state`` was taken; the device may differ.
 
         Raises:
             ValueError: ``state`` does not fit or is damaged; nothing is changed.
@@ -199,7 +199,7 @@ class ForgettingEvents:
                 raise ValueError(f"state[{name!r}] must be a tensor {dtype} [N], got {value!r}: the state is damaged")
             if len(value) != self.num_samples:
                 raise ValueError(
-                    f"state[{name!r}] is of {len(value)} samples and these events of {self.num_samples}: construct "
+                    f"state[{name!r}] has {len(value)} samples, but num_samples is {self.num_samples}: construct "
                     f"ForgettingEvents({len(value)})"
                 )
         counts, status = (state[name].to(self.device) for name in names)
@@ -216,7 +216,7 @@ class ForgettingEvents:
     def _raise_outside(self) -> None:
         if outside := int(self._outside):
             self._outside.zero_()
-            raise IndexError(self._out_of_range(f"got {outside} that are not, and left them out"))
+            raise IndexError(self._out_of_range(f"got {outside} that are not, which were left out"))
 
     def _out_of_range(self, what: str) -> str:
         return f"index must be in [0, {self.num_samples}), {what}: pass the ids of DataLoader(with_index(dataset), ...)"

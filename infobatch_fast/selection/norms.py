@@ -70,9 +70,9 @@ def gradient_norms(
     another mask for each sample, from torch's generator; after ``model.eval()`` the same call gives the same norms.
 
     Args:
-        model: Any module that torch.func can run. It must not normalise by the statistics of the batch, change a buffer in place by
-            something that depends on the inputs, or branch in Python on values.
-        loss: A function that makes the loss of a batch of one sample: (outputs [1, ...], label [1, ...]) -> one number, such as
+        model: Any module that torch.func can run. It must not normalise by the statistics of the batch, write values that depend on
+            the inputs into a buffer, or branch in Python on values.
+        loss: A function that returns the loss of a batch of one sample: (outputs [1, ...], label [1, ...]) -> one number, such as
             ``torch.nn.functional.cross_entropy``.
         inputs: [B, ...], or a tuple of such tensors: the positional arguments of ``model``.
         labels: [B, ...].
@@ -83,7 +83,7 @@ def gradient_norms(
 
     Raises:
         TypeError: A wrong type, or a parameter that is not a plain tensor.
-        ValueError: Lengths do not fit, no parameter is trainable, the loss is not one number, or the model is inside of
+        ValueError: Lengths do not fit, no parameter is trainable, the loss is not one number, or the model is inside
             ``DistributedDataParallel``. Or batch normalisation takes its statistics from the batch, so that a sample has no
             gradient of its own: call ``model.eval()``.
         RuntimeError: torch.func cannot run the model, and raises this error.
@@ -139,8 +139,8 @@ def _check_logits(logits: torch.Tensor, labels: torch.Tensor) -> None:
         raise TypeError(f"logits must be of a floating dtype, got {logits.dtype}: pass what the model returns, before argmax")
     if logits.dim() == 2 and logits.shape[1] == 1:
         raise ValueError(
-            f"logits of one class, {list(logits.shape)}, have a softmax of 1 whatever they are: of a sigmoid x pass "
-            "torch.cat([x, torch.zeros_like(x)], 1) with labels 0 for what is positive, or take gradient_norms"
+            f"logits must have at least two classes, got {list(logits.shape)}, whose softmax is always 1: for logits x of a "
+            "sigmoid pass torch.cat([x, torch.zeros_like(x)], 1) with label 0 for positive samples, or take gradient_norms"
         )
     if logits.dim() != 2 or not logits.shape[1]:
         raise ValueError(
@@ -153,7 +153,7 @@ def _check_logits(logits: torch.Tensor, labels: torch.Tensor) -> None:
     if list(labels.shape) != expected:
         raise ValueError(
             f"labels of {labels.dtype} must be {expected}, as logits are {list(logits.shape)}, got {list(labels.shape)}: pass one "
-            "label a sample"
+            "label per sample"
         )
     if labels.device != logits.device:
         raise ValueError(f"labels is on {labels.device} and logits on {logits.device}: pass labels.to(logits.device)")
@@ -170,7 +170,7 @@ def _check_model(model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if isinstance(model, DistributedDataParallel):
-        raise ValueError("model is inside of DistributedDataParallel, which adds gradients up over the ranks: pass model.module")
+        raise ValueError("model is inside DistributedDataParallel, which averages gradients over the ranks: pass model.module")
     for name, parameter in model.named_parameters():
         refuse_odd(**{name: parameter})
     for name, module in model.named_modules():
@@ -198,7 +198,7 @@ def _check_lengths(inputs: tuple[torch.Tensor, ...], labels: torch.Tensor) -> No
     for name, value in named.items():
         if len(value) != len(labels):
             raise ValueError(
-                f"labels of another length: {len(labels)}, and {name} has {len(value)} rows: pass one of each a sample"
+                f"labels must have as many rows as {name}, {len(value)}, got {len(labels)}: pass one of each per sample"
             )
     if not inputs:
-        raise ValueError("inputs is an empty tuple: pass the arguments of the model, [B, ...] each")
+        raise ValueError("inputs is an empty tuple: pass the arguments of the model, each [B, ...]")

@@ -116,7 +116,7 @@ def test_a_state_of_an_older_version_is_refused_by_that_name(device: torch.devic
         ({"cutoffs": torch.tensor([1, 65536, 65536, 65536])}, "state['cutoffs'] must begin with 65536, got [1, "),
         ({"seen": 46}, "state['seen'] must be at most state['num_samples']=45, got 46"),
         ({"planned_kept": 91}, "state['planned_kept'] must be at most state['planned_samples']=90, got 91"),
-        ({"planned_kept": 2}, "samples, and state['planned_kept'] is 2"),
+        ({"planned_kept": 2}, "samples, but state['planned_kept'] is 2"),
         ({"thresholds": torch.full((3,), -math.inf)}, "state['marks'] name tiers that have no threshold"),
         ({"marks": torch.zeros(24, dtype=torch.uint8)}, "state['marks'] leave out samples of the top tier, 45 times"),
     ],

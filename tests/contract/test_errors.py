@@ -121,7 +121,7 @@ class WithFunction(MeanThreshold):
 
 @pytest.mark.parametrize("value", [Nameless(), WithFunction(rule=lambda score: score)], ids=["no dataclass", "a function in it"])
 def test_a_policy_whose_repr_differs_between_processes_is_refused(value: MeanThreshold) -> None:
-    with raises(TypeError, "policy must have a repr that tells its settings", f"got {value!r}", "a dataclass(frozen=True)"):
+    with raises(TypeError, "policy must have a repr that shows its settings", f"got {value!r}", "a dataclass(frozen=True)"):
         InfoBatch(10, 10, policy=value)
     assert InfoBatch(10, 10, policy=WithFunction()).policy == WithFunction()
 
@@ -134,9 +134,14 @@ def test_policy_together_with_prune_ratio_is_refused() -> None:
 @pytest.mark.parametrize(
     ("quantiles", "ratios", "error", "message"),
     [
-        ((), (), ValueError, "quantiles and prune_ratios must be of one length from 1 to 3, got () and ()"),
-        ((0.2,), (0.5, 0.4), ValueError, "quantiles and prune_ratios must be of one length from 1 to 3, got (0.2,) and (0.5, 0.4)"),
-        ((0.1, 0.2, 0.3, 0.4), (0.5,) * 4, ValueError, "quantiles and prune_ratios must be of one length from 1 to 3"),
+        ((), (), ValueError, "quantiles and prune_ratios must have the same length, from 1 to 3, got () and ()"),
+        (
+            (0.2,),
+            (0.5, 0.4),
+            ValueError,
+            "quantiles and prune_ratios must have the same length, from 1 to 3, got (0.2,) and (0.5, 0.4)",
+        ),
+        ((0.1, 0.2, 0.3, 0.4), (0.5,) * 4, ValueError, "quantiles and prune_ratios must have the same length, from 1 to 3"),
         ((0.8, 0.2), (0.5, 0.5), ValueError, "quantiles must ascend strictly inside (0, 1), got (0.8, 0.2)"),
         ((0.2, 0.2), (0.5, 0.5), ValueError, "quantiles must ascend strictly inside (0, 1), got (0.2, 0.2)"),
         ((0.0,), (0.5,), ValueError, "quantiles must ascend strictly inside (0, 1), got (0.0,)"),

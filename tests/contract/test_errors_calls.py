@@ -39,7 +39,7 @@ INDICES = [
     ("ab", TypeError, "index must be a tensor or a sequence of ints below 2^63, got 'ab'"),
     (None, TypeError, "index must be a tensor or a sequence of ints below 2^63, got None"),
     ({1, 2}, TypeError, "index must be a tensor or a sequence of ints below 2^63, got {1, 2}"),
-    (np.array(1), ValueError, "index must be of shape [B], got []: pass one index a sample"),
+    (np.array(1), ValueError, "index must be of shape [B], got []: pass one index for each sample"),
     (np.array([True, False]), TypeError, "index must be of an integer dtype, got torch.bool"),
     (np.bool_(True), TypeError, "index must be of an integer dtype, got torch.bool"),
     (np.array(["1", "2"]), TypeError, "index must be a tensor or a sequence of ints below 2^63, got array"),

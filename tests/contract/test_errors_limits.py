@@ -31,7 +31,7 @@ def test_the_epoch_after_the_last_one_is_an_error_and_the_pruner_stays_where_it_
     pruner = at_the_end(device)
     before = snapshot(pruner)
     for _ in range(2):
-        with raises(RuntimeError, "epoch 4294967295 is the last that has a number", "call set_epoch(epoch) before each epoch"):
+        with raises(RuntimeError, "epoch 4294967295 is the last possible epoch", "call set_epoch(epoch) before each epoch"):
             go_on(pruner)
         assert (pruner.epoch, pruner.num_samples) == (LAST_EPOCH, 20)
         assert snapshot(pruner) == before
@@ -42,7 +42,7 @@ def test_the_epoch_after_the_last_one_is_an_error_and_the_pruner_stays_where_it_
 def test_so_is_the_plan_after_the_last_one_where_plans_follow_each_other(device: torch.device) -> None:
     pruner = InfoBatch(20, 10, delta=1.0, steps_per_epoch=math.inf, device=device)
     pruner.sampler.load_state_dict({"epoch": LAST_EPOCH, "position": 0})
-    with raises(RuntimeError, "epoch 4294967295 is the last that has a number"):
+    with raises(RuntimeError, "epoch 4294967295 is the last possible epoch"):
         list(itertools.islice(pruner.sampler.batches(8), 100))
     assert pruner.epoch == LAST_EPOCH
 

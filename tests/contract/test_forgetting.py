@@ -134,7 +134,7 @@ def test_on_a_gpu_they_are_left_out_and_raised_once_where_the_host_reads() -> No
     for right in (True, False):
         events.update([0, SIZE, -1, 2], torch.tensor([right] * 4, device="cuda"))
         clean.update([0, 2], torch.tensor([right] * 2, device="cuda"))
-    with raises(IndexError, f"index must be in [0, {SIZE}), got 4 that are not, and left them out"):
+    with raises(IndexError, f"index must be in [0, {SIZE}), got 4 that are not, which were left out"):
         _ = events.counts
     assert bits(events) == bits(clean)
 
@@ -174,9 +174,9 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
     (
         lambda: EVENTS.load_state_dict(ForgettingEvents(5).state_dict()),
         ValueError,
-        "state['counts'] is of 5 samples and these events of 4: construct ForgettingEvents(5)",
+        "state['counts'] has 5 samples, but num_samples is 4: construct ForgettingEvents(5)",
     ),
-    (lambda: EVENTS.load_state_dict({**GOOD, "status": GOOD["status"][:3]}), ValueError, "state['status'] is of 3 samples"),
+    (lambda: EVENTS.load_state_dict({**GOOD, "status": GOOD["status"][:3]}), ValueError, "state['status'] has 3 samples"),
     (lambda: EVENTS.load_state_dict({**GOOD, "status": GOOD["counts"]}), ValueError, "must be a tensor torch.int8 [N]"),
     (lambda: EVENTS.load_state_dict({**GOOD, "status": GOOD["status"] + 4}), ValueError, "sample 0 has 0 events and status 3"),
     (lambda: EVENTS.load_state_dict({**GOOD, "status": GOOD["status"] + 3}), ValueError, "sample 0 has 0 events and status 2"),

@@ -20,7 +20,7 @@ def test_growth_is_refused_in_mid_epoch_and_changes_nothing(device: torch.device
     for each in (pruner, twin):
         train(each, 4, steps=2)
     before, expected = snapshot(pruner), decisions(pruner)
-    with raises(RuntimeError, "grow: epoch 0 is under way, and its plan is one of 20 samples", "set_epoch(1)", "len(loader)"):
+    with raises(RuntimeError, "grow: epoch 0 is under way, and its plan is for 20 samples", "set_epoch(1)", "len(loader)"):
         pruner.grow(30)
     assert (snapshot(pruner), decisions(pruner)) == (before, expected)
     assert train(pruner) == train(twin)
@@ -51,7 +51,7 @@ def test_a_wrong_size_is_refused(device: torch.device, value: Any, error: type[E
 
 
 def test_a_size_that_is_not_that_of_the_data_set_is_refused(device: torch.device) -> None:
-    with raises(ValueError, "new_size must be given, as the pruner was made for the number 20"):
+    with raises(ValueError, "new_size must be given, as InfoBatch got the number 20, not a data set"):
         InfoBatch(20, 10, device=device).grow()
     items = Items(20)
     pruner = InfoBatch(items, 10, device=device)

@@ -158,7 +158,7 @@ def test_an_iterator_that_another_one_followed_says_so(device: torch.device) -> 
     first = iter(pruner.sampler.batches(BATCH))
     next(first)
     next(iter(pruner.sampler.batches(BATCH)))
-    with raises(RuntimeError, "followed by another one"):
+    with raises(RuntimeError, "because another one was started"):
         list(first)
 
 

@@ -118,5 +118,5 @@ def test_an_epoch_that_is_no_whole_number_of_batches_is_an_error_and_no_endless_
     epochs: Any = pruner.engine.epochs
     epochs._clock.drawn = 3
     monkeypatch.setattr(type(epochs._clock), "align", lambda self, unit: None)
-    with pytest.raises(RuntimeError, match=r"the 5 indices that are left of this epoch are no whole batches of 8"):
+    with pytest.raises(RuntimeError, match=r"the 5 indices left of this epoch are not a whole number of batches of 8"):
         peek(pruner)

@@ -14,6 +14,7 @@ from support.restarts import saved
 from support.runs import train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 3, 12])
 @pytest.mark.parametrize("kind", [constant, endless])
 def test_a_run_that_is_cut_at_any_step_goes_on_bit_for_bit(device: torch.device, kind: Any, count: int) -> None:

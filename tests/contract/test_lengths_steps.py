@@ -71,7 +71,7 @@ def test_bad_combinations_are_refused() -> None:
     for kwargs, kind, parts in (
         ({"steps_per_epoch": 5}, ValueError, ("steps_per_epoch=5", "needs batch_size")),
         ({"batch_size": 5}, ValueError, ("batch_size=5", "steps_per_epoch=S")),
-        ({"batch_size": 5, "steps_per_epoch": math.inf}, ValueError, ("batch_size=5", "leave it out")),
+        ({"batch_size": 5, "steps_per_epoch": math.inf}, ValueError, ("batch_size=5", "leave batch_size out")),
         ({"batch_size": 0, "steps_per_epoch": 5}, ValueError, ("batch_size", "at least 1")),
         ({"batch_size": 5, "steps_per_epoch": 0}, ValueError, ("steps_per_epoch", "at least 1")),
         ({"batch_size": 5, "steps_per_epoch": -math.inf}, TypeError, ("steps_per_epoch", "-inf")),
@@ -89,7 +89,7 @@ def test_bad_combinations_are_refused() -> None:
         pruner.steps(7)
     with raises(ValueError, "batch_size must be 8", "got 7"):
         pruner.expected_steps(7)
-    with raises(RuntimeError, "indices() needs epochs of one plan"):
+    with raises(RuntimeError, "indices() needs one plan per epoch"):
         pruner.sampler.indices()
     with raises(ValueError, "epoch must be", "-1"):
         pruner.set_epoch(-1)

@@ -99,8 +99,8 @@ def test_too_little_memory_is_told_in_bytes_on_a_cpu_too(monkeypatch: pytest.Mon
 
     pruner = InfoBatch(SIZE, 3)
     monkeypatch.setattr(ops, "empty_table", refuse)
-    with pytest.raises(torch.OutOfMemoryError, match=r"the table of 1000 samples wants \d+ bytes on cpu.* Free memory there, or"):
+    with pytest.raises(torch.OutOfMemoryError, match=r"the table of 1000 samples needs \d+ bytes on cpu.* Free memory there, or"):
         InfoBatch(1000, 3)
-    with pytest.raises(torch.OutOfMemoryError, match=r"the table of 1000 samples wants 4620 bytes"):
+    with pytest.raises(torch.OutOfMemoryError, match=r"the table of 1000 samples needs 4620 bytes"):
         pruner.grow(1000)
     assert pruner.num_samples == SIZE == len(pruner.sampler)

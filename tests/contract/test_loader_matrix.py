@@ -69,6 +69,7 @@ def test_every_shape_of_batch_with_forked_persistent_workers(shape: str, in_orde
     check(pruner, loader, shape, epochs=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "in_order"), [("items, own collate", True), ("key", False)])
 def test_spawned_persistent_workers_with_prefetch(shape: str, in_order: bool) -> None:
     pruner = pruner_for(SIZE)

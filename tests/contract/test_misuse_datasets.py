@@ -63,7 +63,7 @@ def indexed(size: int = SIZE) -> Any:
 def test_a_data_set_around_indexed_ones_is_refused_with_the_classes_and_the_remedy(
     constructs: Any, source: Any, classes: str, remedy: str
 ) -> None:
-    with raises(ValueError, f"is {classes}: with_index lies inside", f"ids of {SIZE} samples inside", remedy):
+    with raises(ValueError, f"is {classes}: with_index is inside", f"ids of the {SIZE} inner samples", remedy):
         constructs(source)
 
 

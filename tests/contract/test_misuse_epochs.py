@@ -121,7 +121,7 @@ def test_epochs_counted_from_one_are_noticed(device: torch.device, lengths: dict
     for epoch in range(1, EPOCHS):
         pruner.set_epoch(epoch)
     with pytest.warns(
-        RuntimeWarning, match=rf"set_epoch\({EPOCHS}\) is behind the last .*num_epochs={EPOCHS}.*from 0 to {EPOCHS - 1}"
+        RuntimeWarning, match=rf"set_epoch\({EPOCHS}\) is after the last .*num_epochs={EPOCHS}.*from 0 to {EPOCHS - 1}"
     ):
         pruner.set_epoch(EPOCHS)
     pruner.set_epoch(EPOCHS + 1)  # once is enough
@@ -129,7 +129,7 @@ def test_epochs_counted_from_one_are_noticed(device: torch.device, lengths: dict
 
 def test_a_new_pruner_that_begins_in_a_later_epoch_is_noticed_at_once(device: torch.device) -> None:
     pruner = pruner_of(device)
-    with pytest.warns(RuntimeWarning, match=r"set_epoch\(1\) comes first, and no sample has a score.*load_state_dict"):
+    with pytest.warns(RuntimeWarning, match=r"set_epoch\(1\) was called first, and no sample has a score.*load_state_dict"):
         pruner.set_epoch(1)
     pruner.set_epoch(2)
     scored = pruner_of(device)
@@ -149,7 +149,7 @@ def test_an_epoch_that_is_trained_on_for_ever_is_noticed(device: torch.device, s
             for batch in itertools.islice(pruner.sampler.batches(BATCH), 20):  # it is never iterated to its end
                 record(pruner, batch, [1.0] * len(batch))
 
-    with pytest.warns(RuntimeWarning, match=r"epoch 0 was trained on 3 times over, and begins once more.*set_epoch"):
+    with pytest.warns(RuntimeWarning, match=r"epoch 0 was trained on 3 times, and begins again.*set_epoch"):
         train_without_counting()
     assert pruner.epoch == 0
 
@@ -171,7 +171,7 @@ def test_batches_that_are_skipped_after_a_restart_are_noticed(device: torch.devi
         return
     with pytest.warns(
         RuntimeWarning,
-        match=f"yielded the {SIZE - 72} samples that were left of epoch 0, and {min(skipped * 8, SIZE - 72)} of them",
+        match=f"yielded only the {SIZE - 72} samples left of epoch 0, but the first {min(skipped * 8, SIZE - 72)} of them",
     ):
         again.set_epoch(1)
 

@@ -40,11 +40,11 @@ def leave_out_broken(items: list[Any]) -> torch.Tensor:
 def test_a_sampler_in_the_wrong_place_is_named_with_the_right_one() -> None:
     pruner, dataset = pruner_for(SIZE), with_index(Items())
     batches = pruner.sampler.batches(BATCH)
-    with raises(TypeError, "InfoBatch is no sampler: pass sampler=pruner.sampler"):
+    with raises(TypeError, "InfoBatch is not a sampler: pass sampler=pruner.sampler"):
         next(iter(DataLoader(dataset, BATCH, sampler=pruner)))
-    with raises(TypeError, "took the index", "for a batch", "batch_sampler=pruner.sampler.batches(batch_size)"):
+    with raises(TypeError, "passed the index", "in place of a batch", "batch_sampler=pruner.sampler.batches(batch_size)"):
         next(iter(DataLoader(dataset, batch_sampler=pruner.sampler)))
-    with raises(TypeError, "took a whole batch for an index", "sampler=pruner.sampler with batch_size"):
+    with raises(TypeError, "passed a whole batch in place of an index", "sampler=pruner.sampler with batch_size"):
         next(iter(DataLoader(dataset, BATCH, sampler=batches)))
     assert bool(pruner), "a pruner without a length is true"
 
@@ -91,7 +91,7 @@ def test_the_shape_of_the_losses_decides_what_is_advised(losses: torch.Tensor, r
 
 def test_drop_last_that_leaves_no_batch_is_named_once() -> None:
     batches = InfoBatch(5, num_epochs=10).sampler.batches(BATCH, drop_last=True)
-    with pytest.warns(RuntimeWarning, match=f"epoch 0 has 5 indices a rank, fewer than batch_size={BATCH}, and drop_last leaves"):
+    with pytest.warns(RuntimeWarning, match=f"epoch 0 has 5 indices per rank, fewer than batch_size={BATCH}, so drop_last leaves"):
         assert list(batches) == []
     assert list(batches) == []  # a warning that is not expected fails the test
 
@@ -124,8 +124,8 @@ def test_a_loader_without_batches_trains_one_sample_at_a_time() -> None:
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        (SIZE + 5, f"has {SIZE + 5} samples now, and the pruner knows {SIZE} of them: call pruner.grow()"),
-        (SIZE - 5, f"has {SIZE - 5} samples now, and the pruner draws from {SIZE}"),
+        (SIZE + 5, f"has {SIZE + 5} samples now, but the pruner knows only {SIZE} of them: call pruner.grow()"),
+        (SIZE - 5, f"has {SIZE - 5} samples now, but the pruner draws from {SIZE}"),
     ],
 )
 @pytest.mark.parametrize("use_batches", [False, True])

@@ -50,7 +50,7 @@ def test_workers_that_read_the_same_samples_are_named_once_with_both_numbers_and
     with pytest.warns(RuntimeWarning, match="epoch 1 of this KeptOnly") as caught:
         kept.set_epoch(2)
     assert len(caught) == 1
-    assert f": 2 workers brought {2 * count} samples, and {count} were to come: they read the same" in str(caught[0].message)
+    assert f": 2 workers brought {2 * count} samples, but {count} were expected: they read the same" in str(caught[0].message)
     assert "torch.utils.data.get_worker_info()" in str(caught[0].message)
     train(pruner, loader)
     kept.set_epoch(3)  # a warning that is not expected fails the test
@@ -122,5 +122,5 @@ def test_after_a_restart_workers_that_read_the_same_samples_are_named_by_what_wa
     stream.set_epoch(1)
     train(again, DataLoader(stream, BATCH, num_workers=2))
     left = count - len(before)
-    with pytest.warns(RuntimeWarning, match=f"2 workers brought {2 * left} samples, and {left} were to come"):
+    with pytest.warns(RuntimeWarning, match=f"2 workers brought {2 * left} samples, but {left} were expected"):
         stream.set_epoch(2)

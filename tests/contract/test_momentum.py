@@ -176,6 +176,7 @@ def on_ranks() -> Any:
     return kept, pruner.stats.thresholds, pruner.engine.table.scores
 
 
+@pytest.mark.slow
 @needs_gloo
 def test_the_averages_do_not_depend_on_the_number_of_ranks() -> None:
     (alone,) = run_ranks(1, on_ranks)

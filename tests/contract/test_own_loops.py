@@ -85,6 +85,7 @@ def test_mixed_precision_with_a_grad_scaler_scores_the_unscaled_losses(dtype: to
     assert max(kept[1:]) < SIZE
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # the compiler's own, at its import
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_a_compiled_step_weights_the_gradient_as_an_eager_one(backend: str) -> None:

@@ -102,7 +102,7 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
     (lambda: select(ROWS, 0.5), ValueError, "scores must be one number for each of 1 to 2147483648 samples, [N], got shape [4, 2]"),
     (lambda: select([], 0.5), ValueError, "got shape [0]"),
     (lambda: select("abc", 0.5), TypeError, "scores must be a tensor, an array or a sequence of numbers, got str"),  # type: ignore[arg-type]
-    (lambda: select(4, 0.5), TypeError, "scores must be one number a sample for order='hardest', got 4"),
+    (lambda: select(4, 0.5), TypeError, "scores must be one number for each sample with order='hardest', got 4"),
     (lambda: select(0, 0.5, "random"), ValueError, "scores, the number of samples, must be in [1, 2147483648], got 0"),
     (lambda: select(CLASSES > 0, 0.5), TypeError, "scores must be of a real dtype, got torch.bool"),
     (lambda: select(ROWS[:, 0], 0.0), ValueError, "keep must be in (0, 1], got 0.0"),
@@ -111,7 +111,7 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
     (lambda: select(ROWS[:, 0], "half"), TypeError, "keep must be a number in"),  # type: ignore[arg-type]
     (lambda: select(ROWS[:, 0], 0.1), ValueError, "keep=0.1 of 4 samples keeps none: pass at least 0.25"),
     (lambda: select(ROWS[:, 0], 0.5, "best"), ValueError, "order must be one of 'hardest', 'easiest', 'random', got 'best'"),  # type: ignore[arg-type]
-    (lambda: select(ROWS[:, 0], 0.5, labels=[0, 1]), ValueError, "labels of another length: shape [2] for 4 scores"),
+    (lambda: select(ROWS[:, 0], 0.5, labels=[0, 1]), ValueError, "labels must be of shape [4], as scores are, got [2]"),
     (lambda: select(ROWS[:, 0], 0.5, labels=ROWS[:, 0]), TypeError, "labels must be class indices of an integer dtype"),  # type: ignore[arg-type]
     (lambda: select(ROWS[:, 0], 0.5, seed=-1), ValueError, "seed must be in [0, 4294967295], got -1"),
 ]

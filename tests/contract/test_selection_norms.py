@@ -176,7 +176,11 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
     (lambda: error_norms(ROWS.long(), CLASSES), TypeError, "logits must be of a floating dtype, got torch.int64"),
     (lambda: error_norms(ROWS[0], CLASSES), ValueError, "logits must be [B, C], got [2]"),
     (lambda: error_norms(torch.ones(4, 3, 2), CLASSES), ValueError, "logits must be [B, C], got [4, 3, 2]"),
-    (lambda: error_norms(torch.ones(4, 1), CLASSES), ValueError, "logits of one class, [4, 1], have a softmax of 1"),
+    (
+        lambda: error_norms(torch.ones(4, 1), CLASSES),
+        ValueError,
+        "logits must have at least two classes, got [4, 1], whose softmax is always 1",
+    ),
     (lambda: error_norms(torch.ones(4, 0), CLASSES), ValueError, "logits must be [B, C], got [4, 0]"),
     (lambda: error_norms(ROWS, CLASSES.int()), TypeError, "labels must be int64 class indices or floating soft labels"),
     (lambda: error_norms(ROWS, CLASSES[:3]), ValueError, "labels of torch.int64 must be [4], as logits are [4, 2], got [3]"),
@@ -191,8 +195,16 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
     (lambda: gradient_norms(len, CROSS_ENTROPY, ROWS, CLASSES), TypeError, "model must be a torch.nn.Module, got builtin"),  # type: ignore[arg-type]
     (lambda: gradient_norms(MODEL, CROSS_ENTROPY, [ROWS], CLASSES), TypeError, "inputs must be a tensor, got list"),  # type: ignore[arg-type]
     (lambda: gradient_norms(MODEL, CROSS_ENTROPY, (), CLASSES), ValueError, "inputs is an empty tuple"),
-    (lambda: gradient_norms(MODEL, CROSS_ENTROPY, ROWS, CLASSES[:3]), ValueError, "labels of another length: 3, and inputs has 4"),
-    (lambda: gradient_norms(MODEL, CROSS_ENTROPY, (ROWS, ROWS[:2]), CLASSES), ValueError, "4, and inputs[1] has 2"),
+    (
+        lambda: gradient_norms(MODEL, CROSS_ENTROPY, ROWS, CLASSES[:3]),
+        ValueError,
+        "labels must have as many rows as inputs, 4, got 3",
+    ),
+    (
+        lambda: gradient_norms(MODEL, CROSS_ENTROPY, (ROWS, ROWS[:2]), CLASSES),
+        ValueError,
+        "labels must have as many rows as inputs[1], 2, got 4",
+    ),
     (lambda: gradient_norms(MODEL, CROSS_ENTROPY, ROWS, CLASSES[0]), ValueError, "labels must be of shape [B, ...], got []"),
     (lambda: gradient_norms(MODEL, CROSS_ENTROPY, ROWS, CLASSES, chunk_size=0), ValueError, "chunk_size must be at least 1, got 0"),
     (

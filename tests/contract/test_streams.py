@@ -127,7 +127,7 @@ def test_set_epoch_of_the_pruner_alone_is_an_error_after_an_epoch_that_was_broke
     kept.set_epoch(0)
     train(pruner, loader, steps=1)
     pruner.set_epoch(1)
-    with raises(RuntimeError, "the pruner has moved on: call set_epoch(epoch) of this KeptOnly, in place of InfoBatch.set_epoch"):
+    with raises(RuntimeError, "the pruner has moved on: call set_epoch(epoch) of this KeptOnly instead of InfoBatch.set_epoch"):
         train(pruner, loader)
 
 
@@ -183,7 +183,7 @@ def test_ids_of_another_data_set_are_named(samples: range, workers: int) -> None
     _, kept = stream_of(Pairs(samples))
     kept.set_epoch(0)
     bad = -1 if -1 in samples else SIZE
-    with raises(IndexError, f"sample {bad} is out of range for {SIZE} samples: ids must count from 0 to {SIZE - 1}"):
+    with raises(IndexError, f"sample {bad} is out of range for {SIZE} samples: ids must be 0 to {SIZE - 1}"):
         list(DataLoader(kept, BATCH, num_workers=workers))
 
 
@@ -212,11 +212,11 @@ def test_wrong_arguments_are_named() -> None:
         KeptOnly([1, 2], pruner)
     with raises(TypeError, "dataset must be iterable-style, got int"):
         KeptOnly(3, pruner)
-    with raises(TypeError, "dataset must be an object whose __iter__ begins anew in each epoch, got a generator"):
+    with raises(TypeError, "dataset must be an object whose __iter__ starts from the beginning in each epoch, got a generator"):
         KeptOnly((x for x in [1]), pruner)
     with raises(TypeError, "pruner must be an InfoBatch, got int"):
         KeptOnly(Pairs(), SIZE)  # type: ignore[arg-type]
-    with raises(ValueError, "pruner has steps_per_epoch", "leave it out"):
+    with raises(ValueError, "pruner has steps_per_epoch", "construct InfoBatch without steps_per_epoch"):
         KeptOnly(Pairs(), InfoBatch(SIZE, 10, steps_per_epoch=3, batch_size=BATCH))
     for key in (1.5, True, ("id",)):
         with raises(TypeError, "key must be the name or position of the id in a sample, or a function of the sample, got", key):

@@ -99,6 +99,7 @@ def train_ranges() -> dict[str, Any]:
     return {"came": came, "kept": pruner.stats.kept, "thresholds": pruner.stats.thresholds, "ids": list(kept.ids)}
 
 
+@pytest.mark.slow
 @needs_gloo
 def test_ranks_that_read_their_ranges_see_each_kept_sample_once() -> None:
     ranks = run_ranks(2, train_ranges)
@@ -122,11 +123,13 @@ def misread() -> list[str]:
 @needs_gloo
 def test_a_stream_that_brings_samples_of_other_ranks_is_named() -> None:
     first, second = run_ranks(2, misread)
-    assert first[0].startswith(f"IndexError: sample {SIZE - 1} belongs to another rank: this one's stream must bring the samples 0")
+    assert first[0].startswith(
+        f"IndexError: sample {SIZE - 1} belongs to another rank: this rank's stream must bring the samples 0"
+    )
     assert second[0].startswith("IndexError: sample ")
     for message in (first[1], second[1]):
         assert message.startswith(
-            "ValueError: pruner has 2 ranks and shard='scattered', so a rank's samples lie all over the stream."
+            "ValueError: pruner has 2 ranks and shard='scattered', so a rank's samples are all over the stream."
         )
         assert "InfoBatch(..., num_replicas=1, rank=0)" in message
 

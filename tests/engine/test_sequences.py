@@ -177,6 +177,7 @@ class Sequences(RuleBasedStateMachine):
         self.set_epoch(0)
 
 
+@pytest.mark.slow
 def test_any_sequence_of_operations_leaves_a_pruner_where_the_contract_says(device: torch.device) -> None:
     class OnDevice(Sequences):
         pass

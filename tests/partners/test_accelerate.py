@@ -141,7 +141,7 @@ def test_a_folder_without_a_state_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no state of an InfoBatch"):
         load(pruner, tmp_path)
     save(pruner, tmp_path / "state")
-    with pytest.raises(ValueError, match="data set of 90 samples, and this pruner of 91"):
+    with pytest.raises(ValueError, match="data set of 90 samples, but this pruner has 91"):
         load(InfoBatch(SIZE + 1, 2), tmp_path / "state")
 
 

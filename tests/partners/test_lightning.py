@@ -194,7 +194,7 @@ def test_statistics_are_logged_once_an_epoch_and_can_be_monitored(tmp_path: Path
     logged = [row for row in rows if row["infobatch/kept"]]
     assert [float(row["infobatch/kept"]) for row in logged] == [stats.kept for stats in seen]
     assert [float(row["infobatch/saved_fraction"]) for row in logged] == pytest.approx([stats.saved_fraction for stats in seen])
-    assert [float(row["infobatch/threshold"]) for row in logged[1:]] == pytest.approx([stats.thresholds[0] for stats in seen[1:]])
+    assert [float(row["infobatch/threshold_0"]) for row in logged[1:]] == pytest.approx([stats.thresholds[0] for stats in seen[1:]])
     assert trainer.callback_metrics["infobatch/non_finite"] == 0
     assert trainer.callback_metrics["infobatch/total_saved_fraction"] == pytest.approx(seen[-1].total_saved_fraction)
     assert len(rows) == EPOCHS

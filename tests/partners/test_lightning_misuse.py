@@ -156,7 +156,7 @@ def test_a_restored_pruner_that_goes_on_elsewhere_than_its_trainer_is_named(tmp_
     trainer_of(tmp_path, InfoBatchCallback(pruner)).fit(Model(pruner), loader_of(pruner))
     again = pruner_of()
     again.load_state_dict(pruner.state_dict())
-    with pytest.warns(RuntimeWarning, match=r"begins with epoch 0, and the pruner was restored in epoch \d.*ckpt_path="):
+    with pytest.warns(RuntimeWarning, match=r"begins with epoch 0, but the pruner was restored in epoch \d.*ckpt_path="):
         trainer_of(tmp_path, InfoBatchCallback(again)).fit(Model(again), loader_of(again))
 
 

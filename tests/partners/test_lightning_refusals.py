@@ -43,7 +43,7 @@ def test_a_loader_that_does_not_draw_from_the_pruner_is_refused_with_what_to_cha
     sharded = torch.utils.data.DistributedSampler(range(SIZE), num_replicas=2, rank=0)  # type: ignore[arg-type]
     assert "DistributedSampler" in refusal(loader_of(pruner, sampler=sharded))
     assert "another InfoBatch" in refusal(loader_of(pruner_of()))
-    assert "50 samples and the pruner was made for 90" in refusal(DataLoader(range(50), BATCH, sampler=pruner.sampler))  # type: ignore[arg-type]
+    assert "50 samples, but the pruner was made for 90" in refusal(DataLoader(range(50), BATCH, sampler=pruner.sampler))  # type: ignore[arg-type]
     with pytest.warns(UserWarning, match="overfit"):
         assert "overfit_batches" in refusal(loader_of(pruner), overfit_batches=2)
 
@@ -117,6 +117,7 @@ def run_python(code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_package_under_its_other_name_gets_a_callback_of_its_own() -> None:
     out = run_python("""
 import pytorch_lightning as pl, torch
@@ -145,6 +146,7 @@ print("kept", int(trainer.callback_metrics["infobatch/kept"]))
     assert "kept 40" not in out
 
 
+@pytest.mark.slow
 def test_nothing_imports_lightning_unasked_and_without_it_the_error_names_the_package() -> None:
     out = run_python("""
 import sys, infobatch_fast, infobatch_fast.integrations

@@ -58,6 +58,7 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_goes_on_from_every_checkpoint_with_no_sample_lost_or_repeated(tmp_path: Path, kind: str) -> None:
     loader_arguments, arguments = KINDS[kind]
@@ -213,6 +214,7 @@ def test_fitting_again_goes_on_with_the_scores(tmp_path: Path) -> None:
         assert len(visited) == len(set(visited)) < SIZE, "all have scores, in the first epoch of the second run too"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loaders_that_were_set_up_before_the_state_was_known_go_on_right(tmp_path: Path, workers: int) -> None:
     class Estimating(Model):

@@ -64,6 +64,7 @@ def run(pruner: InfoBatch, loader: Any, epochs: range) -> list[list[int]]:
     return visited
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [False, True], ids=["sampler", "batches"])
 @pytest.mark.parametrize("kind", [kind for kind in LOADERS if kind != "rare snapshots"])
 def test_a_run_goes_on_after_any_step_from_the_states_of_loader_and_pruner(kind: str, batches: bool) -> None:
@@ -107,6 +108,7 @@ def test_a_second_cut_within_the_same_epoch(kind: str, batches: bool) -> None:
     assert visited + train_on(pruner, loader) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [False, True], ids=["sampler", "batches"])
 @pytest.mark.parametrize("kind", ["no workers", "two workers", "persistent"])
 def test_the_loaders_state_alone_goes_on_at_its_position_in_the_same_plan(kind: str, batches: bool) -> None:

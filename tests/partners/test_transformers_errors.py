@@ -50,7 +50,7 @@ def test_evaluation_leaves_the_pruner_alone(tmp_path: Path) -> None:
         ({"infobatch": {"steps_per_epoch": 3, "batch_size": 5}}, {}, "steps_per_epoch"),
         ({"dataset": with_index(Numbers())}, {}, "wrapped by with_index"),
         ({}, {"num_train_epochs": 1.5}, "must be whole"),
-        ({}, {"train_sampling_strategy": "group_by_length"}, "another sampler"),
+        ({}, {"train_sampling_strategy": "group_by_length"}, "replaces InfoBatch's sampler by another one"),
     ],
 )
 def test_what_does_not_fit_is_refused_at_once(
@@ -63,7 +63,7 @@ def test_what_does_not_fit_is_refused_at_once(
 @pytest.mark.parametrize("function", [lambda outputs: outputs, lambda outputs, labels, inputs: outputs, 7])
 def test_a_function_that_takes_other_arguments_is_refused_at_once(tmp_path: Path, function: Any) -> None:
     with pytest.raises(
-        TypeError, match=r"per_sample_loss\(outputs, labels\) is how it is called, and (<function|7).*does not take"
+        TypeError, match=r"the trainer calls per_sample_loss\(outputs, labels\), but (<function|7).*does not take these arguments"
     ):
         trainer_of(tmp_path, per_sample_loss=function)
 
@@ -73,7 +73,7 @@ def test_a_method_that_takes_other_arguments_is_refused_at_once(tmp_path: Path) 
         def compute_sample_losses(self, outputs: Any, labels: Any) -> Any:
             return outputs
 
-    with pytest.raises(TypeError, match=r"compute_sample_losses\(outputs, labels, inputs\) is how it is called, .*Short"):
+    with pytest.raises(TypeError, match=r"the trainer calls compute_sample_losses\(outputs, labels, inputs\), but .*Short"):
         trainer_of(tmp_path, cls=Short)
 
 

@@ -86,7 +86,9 @@ def test_a_run_of_another_length_goes_on_at_its_own_progress(tmp_path: Path, by:
 
 def test_a_schedule_goes_on_by_what_it_was_saved_by(tmp_path: Path) -> None:
     run(str(tmp_path), {"save_strategy": "steps", "save_steps": 8}, by="visits")
-    with pytest.raises(ValueError, match=r"by='visits', and this one goes by='epochs'.*InfoBatchTrainer with schedule_by='visits'"):
+    with pytest.raises(
+        ValueError, match=r"by='visits', but this schedule has by='epochs'.*InfoBatchTrainer with schedule_by='visits'"
+    ):
         run(str(tmp_path), {}, str(tmp_path / "checkpoint-8"))
     with pytest.raises(ValueError, match="schedule_by must be one of 'epochs', 'visits', got 'steps'"):
         run(str(tmp_path), {}, by="steps")
@@ -170,5 +172,5 @@ def test_a_second_run_from_the_beginning_with_a_restored_pruner_is_named(tmp_pat
     run(str(tmp_path), {"save_strategy": "steps", "save_steps": 8})
     trainer = trainer_of(tmp_path, arguments=SAVED, infobatch=InfoBatch(Numbers(), 4, seed=42), schedule_by="epochs")
     trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-8"))
-    with pytest.raises(RuntimeError, match=r"at epoch 0 and the pruner, which was restored before, at epoch 3.*new InfoBatch"):
+    with pytest.raises(RuntimeError, match=r"at epoch 0, but the pruner was restored before and is at epoch 3.*new InfoBatch"):
         trainer.train()

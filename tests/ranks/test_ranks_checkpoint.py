@@ -96,6 +96,7 @@ def check_restart(ranks: list[dict[tuple[Any, ...], Any]], kind: str, name: str,
         assert {*before, *rest} <= set(kept), context
 
 
+@pytest.mark.slow
 def test_every_number_of_ranks_goes_on_from_every_other_ones_checkpoint(tmp_path: Path) -> None:
     ranks = run_ranks(4, save_and_load_everywhere, str(tmp_path), "cpu", WORLDS)
     for kind, name in CUTS:

@@ -48,7 +48,7 @@ def test_a_rank_that_waits_long_warns_once_of_what_it_waits_for(what: str) -> No
     late, punctual = run_ranks(2, wait_for_each_other, what)[::-1]
     assert late == []
     assert len(punctual) == 1
-    assert punctual[0].startswith(f"rank 0 of 2 has waited 0.3 s for the other ranks at {what}, and waits on")
+    assert punctual[0].startswith(f"rank 0 of 2 has waited 0.3 s for the other ranks at {what}, and keeps waiting")
     assert "len(loader)" in punctual[0]
 
 
@@ -93,4 +93,4 @@ def train_on_what_others_keep() -> tuple[list[str], int]:
 def test_each_rank_warns_of_its_own_losses_of_samples_that_are_not_kept() -> None:
     for told, count in run_ranks(2, train_on_what_others_keep):
         assert len(told) == 1
-        assert told[0].startswith(f"index: {count} losses came of samples that the plan of epoch 1 does not keep")
+        assert told[0].startswith(f"index: {count} losses came for samples that the plan of epoch 1 does not keep")

@@ -99,6 +99,7 @@ def expect(policy: Policy | None) -> list[list[int]]:
     return kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seed", "worlds", "policy"),
     [(1, (1, 2, 2, 3), None), (2, (2, 3), QuantileTiers()), (3, (1, 2, 3), ImportanceSampling())],

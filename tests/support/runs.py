@@ -12,8 +12,8 @@ from infobatch_fast import InfoBatch
 
 # For tests that hand over ids as no loader would, or select epochs as no trainer would: what is noticed then is no fault.
 ARBITRARY_NOTICES = (
-    r"(index. \d+ losses came of|update got \d+ losses|set_epoch.\d+. is behind the last|\d+ samples of the plans before"
-    r"|after load_state_dict the sampler yielded|set_epoch.\d+. comes first|epoch \d+ was trained on \d+ times"
+    r"(index. \d+ losses came for|update got \d+ losses|set_epoch.\d+. is after the last|\d+ samples of the plans before"
+    r"|after load_state_dict the sampler yielded|set_epoch.\d+. was called first|epoch \d+ was trained on \d+ times"
     r"|\d+ scores are negative)"
 )
 ARBITRARY = pytest.mark.filterwarnings(f"ignore:{ARBITRARY_NOTICES}")

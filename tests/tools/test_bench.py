@@ -70,6 +70,7 @@ def test_a_table_of_all_operations_is_printed_at_the_end(measured):
                 assert f"{row['contenders']['NumPy']['ratio']['median']:.3g}" in line.split()
 
 
+@pytest.mark.slow
 def test_report_makes_tables_and_a_plot_of_the_plan(measured, tmp_path):
     pytest.importorskip("matplotlib")
     assert made("report.py", measured, "--results", tmp_path).returncode == 0
@@ -82,6 +83,7 @@ def test_report_makes_tables_and_a_plot_of_the_plan(measured, tmp_path):
     assert f"]({picture.name})" in text
 
 
+@pytest.mark.slow
 @needs_results
 def test_documents_hold_the_figures_of_the_committed_measurements(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
@@ -186,6 +188,7 @@ def test_an_installed_infobatch_package_takes_part(monkeypatch):
     answers.check_update(contenders[-1])
 
 
+@pytest.mark.slow
 def test_report_fills_in_the_part_of_a_page_that_is_for_the_speed(measured, tmp_path):
     page = tmp_path / "speed.md"
     page.write_text("before\n<!-- speed:begin -->\nold\n<!-- speed:end -->\nafter\n")

@@ -42,6 +42,7 @@ def ranks_of(launcher: subprocess.Popen[bytes]) -> list[int]:
     return [int(child) for child in children if SCRIPT.name in Path(f"/proc/{child}/cmdline").read_text()]
 
 
+@pytest.mark.slow
 def test_the_example_is_killed_on_two_ranks_and_goes_on_on_three(tmp_path: Path) -> None:
     folder, first, second = tmp_path / "checkpoints", tmp_path / "first.txt", tmp_path / "second.txt"
     launcher = launch(2, folder, first)

@@ -26,6 +26,7 @@ def run(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_example_is_trained_on_two_processes_and_finished_on_one(tmp_path: Path) -> None:
     steps = r"epoch +(\d+): (\d+) steps"
     first = [(int(epoch), int(count)) for epoch, count in re.findall(steps, run(tmp_path, "--devices", "2", "--epochs", "6"))]

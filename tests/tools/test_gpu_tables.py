@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 PROGRAM = Path(__file__).parents[2] / "benchmarks/gpu_tables.py"
 
 
@@ -65,6 +67,7 @@ def cells(text: str) -> dict[str, list[str]]:
     return table
 
 
+@pytest.mark.slow
 def test_each_figure_of_a_gpu_stands_under_its_heading_and_size(tmp_path: Path) -> None:
     source, page, readme = tmp_path / "gpu-a-card.json", tmp_path / "gpu.md", tmp_path / "speed.md"
     source.write_text(json.dumps(document()))
@@ -112,6 +115,7 @@ def test_each_figure_of_a_gpu_stands_under_its_heading_and_size(tmp_path: Path) 
     assert "A plan of its 604 samples takes 0.25 % of an epoch." in page.read_text()
 
 
+@pytest.mark.slow
 def test_without_files_nothing_is_written(tmp_path: Path) -> None:
     page = tmp_path / "gpu.md"
     subprocess.run([sys.executable, str(PROGRAM), "--markdown", str(page)], check=True)

@@ -134,6 +134,7 @@ def test_a_folder_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "Is a directory" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -159,6 +160,7 @@ def test_what_is_extreme_and_possible_is_drawn(tmp_path: Path, change: dict[str,
     assert report(path) == 0
 
 
+@pytest.mark.slow
 def test_a_long_run_is_drawn_in_little_time_and_its_page_stays_small(tmp_path: Path) -> None:
     """10,000 epochs: 60 s where the work grew with the square of their number. 100,000 take ten times as long as these."""
     pytest.importorskip("matplotlib")

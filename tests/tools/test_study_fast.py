@@ -40,6 +40,7 @@ def trainer(images: Images) -> Trainer:
     return Trainer(images, TINY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["full", "fewer-50", "uniform-50", "importance-50", "infobatch", "fewer"])
 def test_a_method_visits_the_part_that_it_says(trainer: Trainer, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rates: list[float] = []
@@ -69,6 +70,7 @@ def test_a_method_visits_the_part_that_it_says(trainer: Trainer, name: str, monk
     assert rates[-1] < 0.1 * TINY.rate, "the schedule ends where the run ends"
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_run_again_and_another_seed_another_one(trainer: Trainer) -> None:
     one, again, other = (run(trainer, METHODS["uniform-50"], 0.5, seed) for seed in (3, 3, 4))
     for name in ("accuracy", "nll", "visited"):
@@ -153,6 +155,7 @@ def test_the_stem_whitens_and_a_restart_leaves_everything_where_it_lies() -> Non
     assert torch.equal(network.blocks[0].norms[0].running_mean, before["blocks.0.norms.0.running_mean"][1])
 
 
+@pytest.mark.slow
 def test_the_program_appends_runs_skips_those_that_are_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -126,6 +126,7 @@ def run_report(folder: Path, *files: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @committed
 def test_the_documents_show_the_committed_runs(tmp_path: Path) -> None:
     pages = [ROOT / "docs" / "study.md", ROOT / "docs" / "steps.md"]
