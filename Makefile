@@ -38,10 +38,10 @@ figures: $(demo_ready) ## make the picture and the numbers of the README's demo
 	$(bin)/python examples/digits.py --out docs/digits.png --json benchmarks/results/digits.json
 
 test test-slow: pytest = $(bin)/pytest -n logical --maxprocesses 8 --dist worksteal
-test: $(ready) ## run the tests that take under five seconds each (TEST_ARGS: for pytest; -n0 runs them in one process)
+test: $(ready) ## run all tests but the slowest (TEST_ARGS: for pytest; -n0 runs them in one process)
 	$(pytest) -m 'not slow' $(TEST_ARGS)
 
-test-slow: $(ready) ## run the other tests: whole examples, studies, kills and restarts at every step
+test-slow: $(ready) ## run the slowest: whole examples, studies, kills and restarts at every step
 	$(pytest) -m slow $(TEST_ARGS)
 
 bench: $(ready) ## measure the speed: all operations, and a training step (BENCH_ARGS: see python -m infobatch_fast bench --help)

@@ -35,6 +35,7 @@ def identity_of(inputs: torch.Tensor) -> torch.Tensor:
     return inputs[:, 0, 0, 0].long() - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LOADERS)
 def test_the_published_script_runs_and_every_score_is_its_samples_own_loss(kind: str) -> None:
     num_epoch, expected = 8, torch.full((SIZE,), torch.nan)

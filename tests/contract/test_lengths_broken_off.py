@@ -58,6 +58,7 @@ ITERATIONS = st.lists(
 )
 
 
+@pytest.mark.slow
 def test_any_sequence_of_iterations_trained_skipped_half_scored_broken_off_and_restarted_ends(device: torch.device) -> None:
     @settings(max_examples=150, deadline=None, derandomize=True, database=None)
     @given(size=st.sampled_from([1, 5, 20, 33, 130]), iterations=ITERATIONS)

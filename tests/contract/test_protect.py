@@ -185,6 +185,7 @@ def on_ranks(folder: str) -> str:
     return error_of(lambda: dcp.load({"pruner": without}, checkpoint_id=folder))
 
 
+@pytest.mark.slow
 @needs_gloo
 def test_each_rank_protects_its_own_samples_and_saves_their_part(tmp_path: Any) -> None:
     for world in (2, 3):

@@ -118,6 +118,7 @@ def test_the_sum_of_weights_is_the_number_of_samples_on_average() -> None:
         assert abs(float(torch.stack(sums).mean()) - n) < limit(4) * math.sqrt(variance / epochs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "count"), [(2, 5000), (3, 5000), (5, 10000)])
 def test_all_permutations_of_few_items_are_equally_likely(n: int, count: int) -> None:
     place = n ** torch.arange(n)
@@ -126,6 +127,7 @@ def test_all_permutations_of_few_items_are_equally_likely(n: int, count: int) ->
     assert abs(float(chi_square_deviation(counts, count / len(counts)))) < limit()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "count"), [(5, 10000), (7, 10000), (16, 10000), (100, 4000), (1000, 5000), (1025, 5000)])
 def test_each_value_is_equally_likely_at_each_position(n: int, count: int) -> None:
     table = torch.zeros(n * n).index_add_(0, (permutations(n, count) + n * torch.arange(n)).flatten(), torch.ones(n * count))

@@ -120,6 +120,7 @@ def misread() -> list[str]:
     return [error_of(lambda: list(kept)), error_of(lambda: KeptOnly(Pairs(), InfoBatch(SIZE, 10)))]
 
 
+@pytest.mark.slow
 @needs_gloo
 def test_a_stream_that_brings_samples_of_other_ranks_is_named() -> None:
     first, second = run_ranks(2, misread)

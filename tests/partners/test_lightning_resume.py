@@ -125,6 +125,7 @@ def test_the_pruner_in_a_checkpoint_of_an_epochs_end_may_stand_at_that_end_or_be
     assert stood["before the next"] >= 2 * EPOCHS, "after the last batch and after the epoch, at least"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", ["DataLoader", "StatefulDataLoader"])
 @pytest.mark.parametrize("persistent", [False, True])
 def test_what_workers_had_prefetched_and_nobody_trained_on_comes_again(tmp_path: Path, make: str, persistent: bool) -> None:

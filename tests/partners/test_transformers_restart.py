@@ -64,6 +64,7 @@ def check(rows: list[tuple[int, float, float]], total: int, first: int) -> None:
     assert rows[-1][1:] == (1.0, 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 6, 8])  # in the first epoch, at its end, in the middle of a pruned one
 @pytest.mark.parametrize(
     "change",

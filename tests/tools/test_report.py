@@ -72,6 +72,7 @@ def test_clock_chooses_a_unit(seconds: float) -> None:
     assert savings.clock(seconds) == {0.5: "0.5 s", 100.0: "100 s", 7199.0: "120.0 min", 7300.0: "2.0 h"}[seconds]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [None, RandomPruning(0.3), QuantileTiers(), NoPruning()], ids=repr)
 def test_a_picture_of_every_policy(tmp_path: Path, policy: Any, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")

@@ -68,6 +68,7 @@ def train_tiny(config: Config, checkpoint: Path, *steps: float, method: str = "i
     return asdict(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["infobatch", "importance-50", "fewer-50"])
 @pytest.mark.parametrize("workload", TINY)
 def test_a_run_that_was_interrupted_gives_the_same_result(workload: str, method: str, tmp_path: Path) -> None:
@@ -97,6 +98,7 @@ def test_batches_hold_every_sample_and_none_is_small() -> None:
         assert max(sizes) - min(sizes) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["full", "fewer-50", "fewer-70", "uniform-50", "uniform-70", "importance-50", "importance-70"])
 def test_a_method_makes_the_visits_of_its_name(name: str, tmp_path: Path) -> None:
     config, wanted = replace(TINY["digits"], epochs=16), METHODS[name].visits

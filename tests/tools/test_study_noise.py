@@ -83,6 +83,7 @@ def test_a_cell_is_the_mean_over_the_seeds_and_a_dash_where_a_seed_has_no_plan()
     assert {value: written(value) for value in shown} == shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workload", "size", "epochs", "moments"), [("digits", 100, 3, [1, 2, 3]), ("text", 100, 1, [1])])
 def test_the_command_measures_three_moments_of_each_seed_and_goes_on_where_it_was(
     tmp_path: Path, workload: str, size: int, epochs: int, moments: list[int]
