@@ -118,15 +118,16 @@ clean: ## remove all that make has made
 	rm -rf $(VENV) build dist *.egg-info infobatch_fast/engine/_core*.so .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks
 
 # Without build isolation the second build after a change takes seconds; the build requirements are those of pyproject.toml.
-# The pip of older Pythons takes three times as long to find out what to install.
 $(demo_ready): $(native)
 	@$(PYTHON) -c "import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f'Python 3.10 or newer is needed, $(PYTHON) is {v.major}.{v.minor}: make PYTHON=...')"
 	test -x $(bin)/python || $(PYTHON) -m venv $(VENV)
-	$(pip) 'pip>=25' $$(sed -n 's/^requires = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '",')
+	$(pip) $$(sed -n 's/^requires = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '",')
 	$(install) '.[demo]'
 	@touch $@
 
+# The pip of older Pythons takes three times as long to find out what to install.
 $(ready): $(demo_ready)
+	$(pip) 'pip>=25'
 	$(install) '.[demo,test,partners]'
 	@touch $@
 
