@@ -15,8 +15,10 @@ configure = $(bin)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(bin)/ninja -DPytho
 # CUDA is built for the GPU at hand, and not at all where there is none. `make cuda` compiles it for all architectures.
 gpu := $(shell nvidia-smi -L 2>/dev/null)
 INFOBATCH_CUDA ?= $(if $(gpu),AUTO,OFF)
-install = INFOBATCH_CUDA=$(INFOBATCH_CUDA) $(if $(gpu),CUDAARCHS=$${CUDAARCHS:-native}) PATH="$(bin):$$PATH" \
-	$(pip) --no-build-isolation --editable
+native_options = INFOBATCH_CUDA=$(INFOBATCH_CUDA) $(if $(gpu),CUDAARCHS=$${CUDAARCHS:-native}) PATH="$(bin):$$PATH"
+install = $(native_options) $(pip) --no-build-isolation --editable
+# The packages that a line of pyproject.toml names.
+named = $$(sed -n 's/^$(1) = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '",')
 
 # The part of the tests that walks all native code within a minute or two under the sanitizers.
 sanitize_tests ?= $(wildcard tests/contract/test_contract*.py) tests/contract/test_errors.py tests/contract/test_resume.py \
@@ -117,11 +119,13 @@ wheel: dist ## make a Linux wheel for other machines, and run the contract's tes
 clean: ## remove all that make has made
 	rm -rf $(VENV) build dist *.egg-info infobatch_fast/engine/_core*.so .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks
 
-# Without build isolation the second build after a change takes seconds; the build requirements are those of pyproject.toml.
+# Without build isolation the second build after a change takes seconds, and so does the last line here: it shows the errors of both.
 $(demo_ready): $(native)
 	@$(PYTHON) -c "import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f'Python 3.10 or newer is needed, $(PYTHON) is {v.major}.{v.minor}: make PYTHON=...')"
 	test -x $(bin)/python || $(PYTHON) -m venv $(VENV)
-	$(pip) $$(sed -n 's/^requires = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '",')
+	$(pip) $(call named,requires)
+	@echo "the native code is compiled while packages are installed"
+	$(native_options) $(bin)/python setup.py build_ext >/dev/null 2>&1 & $(pip) $(call named,dependencies) $(call named,demo); wait
 	$(install) '.[demo]'
 	@touch $@
 
