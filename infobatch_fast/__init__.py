@@ -1,4 +1,4 @@
-"""InfoBatch (unbiased dynamic data pruning) for PyTorch, at no cost for training sets of hundreds of millions of samples.
+"""InfoBatch (unbiased dynamic data pruning) for PyTorch, at next to no cost for training sets of hundreds of millions of samples.
 
 >>> pruner = InfoBatch(dataset, num_epochs=90)                                            # doctest: +SKIP
 >>> loader = DataLoader(with_index(dataset), batch_size=256, sampler=pruner.sampler)      # doctest: +SKIP

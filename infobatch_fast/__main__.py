@@ -14,7 +14,7 @@ from .report import command as report
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m infobatch_fast",
-        description="InfoBatch pruning for PyTorch, at no cost. Each command has its own --help.",
+        description="InfoBatch pruning for PyTorch, at next to no cost. Each command has its own --help.",
         epilog="In Python: from infobatch_fast import InfoBatch; help(InfoBatch).",
     )
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")

@@ -327,7 +327,7 @@ def _choose_policy(policy: Policy | None, prune_ratio: float) -> Policy:
     if policy is None:
         return MeanThreshold(prune_ratio)
     if not isinstance(policy, Policy):
-        raise TypeError(f"policy must be a policy such as QuantileTiers(), got {policy!r}")
+        raise TypeError(f"policy must be an object such as RandomPruning(0.5) or ImportanceSampling(0.4), got {policy!r}")
     if " at 0x" in repr(policy):
         raise TypeError(
             f"policy must have a repr that shows its settings, because ranks compare it, got {policy!r}: the address in it differs "

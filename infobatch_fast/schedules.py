@@ -54,10 +54,10 @@ class EpochProgressLR(LRScheduler):
         check_choice("by", by, tuple(SHARES))
         # LRScheduler.__init__ is not called: it would set the learning rates, which are the inner scheduler's.
         if isinstance(scheduler, (ReduceLROnPlateau, EpochProgressLR)) or not isinstance(scheduler, LRScheduler):
-            raise TypeError(
-                f"scheduler must be a torch scheduler that counts steps, got {type(scheduler).__name__}: ReduceLROnPlateau follows "
-                "a metric and needs no steps; call it by itself"
-            )
+            remedy = "write EpochProgressLR(scheduler, pruner, total_steps=...), where scheduler is one of torch's"
+            if isinstance(scheduler, ReduceLROnPlateau):
+                remedy = "ReduceLROnPlateau follows a metric and needs no steps; call it by itself"
+            raise TypeError(f"scheduler must be a torch scheduler that counts steps, got {type(scheduler).__name__}: {remedy}")
         if not isinstance(pruner, InfoBatch):
             raise TypeError(f"pruner must be an InfoBatch, got {type(pruner).__name__}")
         total_steps = check_int("total_steps", total_steps, 1)

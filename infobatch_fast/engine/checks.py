@@ -196,7 +196,7 @@ def check_values(name: str, values: torch.Tensor, index: torch.Tensor, device: t
     """
     if type(values) is not torch.Tensor:
         if not isinstance(values, torch.Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(values).__name__}")
+            raise TypeError(f"{name} must be a tensor, got {type(values).__name__}: pass a torch.Tensor [B]")
         _refuse_subclass(name, values)
     if values.shape != index.shape:  # so it has one dimension, as check_index saw to
         raise ValueError(
@@ -222,6 +222,8 @@ def _shape_remedy(values: torch.Tensor, indices: int) -> str:
         return "reduce to one number a sample, for instance losses.mean(dim=1)"
     if values.dim() == 0 or values.shape[0] == 1:
         return "compute the loss with reduction='none'"
+    if indices == 1:
+        return "pass the indices that the batch came with, from DataLoader(with_index(dataset), ...), not the number of the batch"
     if values.shape[0] and indices and values.shape[0] % indices == 0:
         return f"if each sample has several of them in a row, take losses.view({indices}, -1).mean(dim=1)"
     return (

@@ -16,7 +16,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "infobatch_fast: the native module _core is missing or does not load. Build it with 'pip install .' in the project's "
-        f"directory, and do not import the package from its source tree unless it was installed with 'pip install -e .' ({error})"
+        f"directory. After that, start Python elsewhere, or install with 'pip install -e .' to work in this directory ({error})"
     ) from error
 
 VERSION = _core.__version__

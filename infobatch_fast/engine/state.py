@@ -166,8 +166,11 @@ def _check(epochs: Epochs, state: dict[str, Any]) -> tuple[torch.Tensor, torch.T
     expected.pop("protected", None)
     check_version(state, expected["format"])
     if not isinstance(state, dict) or not expected.keys() <= state.keys():
-        missing = sorted(expected.keys() - state.keys()) if isinstance(state, dict) else f"all, it is a {type(state).__name__}"
-        raise ValueError(f"state must be what InfoBatch.state_dict() returned; missing: {missing}")
+        missing = sorted(expected.keys() - state.keys()) if isinstance(state, dict) else f"all, as it is a {type(state).__name__}"
+        raise ValueError(
+            f"state must be what InfoBatch.state_dict() returned; missing: {missing}. Read a file by torch.load, and pass the "
+            "entry that holds the pruner's state"
+        )
     for name, value in expected.items():
         if not isinstance(value, torch.Tensor | None) and type(state[name]) is not type(value):
             raise ValueError(f"state[{name!r}] must be of type {type(value).__name__}, got {state[name]!r}")

@@ -19,7 +19,7 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser("report", help="draw what a run kept and saved, from its JSON lines")
     parser.add_argument("run", type=Path, metavar="RUN.jsonl", help="the file that infobatch_fast.logs.JsonLines wrote")
     parser.add_argument(
-        "-o", "--out", type=_picture, default=Path("report.png"), metavar="FILE", help="a .png or .html file to write"
+        "-o", "--out", type=_picture, default=Path("report.png"), metavar="FILE", help="a .png or .html file, by default report.png"
     )
 
 

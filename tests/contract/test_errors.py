@@ -104,7 +104,7 @@ def test_delta(value: Any, error: type[Exception]) -> None:
 
 @pytest.mark.parametrize("value", [0.5, "mean", MeanThreshold])
 def test_policy(value: Any) -> None:
-    with raises(TypeError, "policy must be a policy such as QuantileTiers()", f"got {value!r}"):
+    with raises(TypeError, "policy must be an object such as RandomPruning(0.5)", f"got {value!r}"):
         InfoBatch(10, 10, policy=value)
 
 

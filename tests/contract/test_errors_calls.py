@@ -134,6 +134,11 @@ def test_losses_and_scores(pruner: InfoBatch, values: Any, error: type[Exception
     assert snapshot(pruner) == before
 
 
+def test_the_number_of_a_batch_is_no_index(pruner: InfoBatch) -> None:
+    with raises(ValueError, "each of the 1 indices, got shape [3]: pass the indices that the batch came with"):
+        pruner.update(torch.tensor([1]), torch.ones(3, device=pruner.device))
+
+
 def test_losses_must_be_there(pruner: InfoBatch) -> None:
     with raises(TypeError, "losses must be a tensor, got NoneType"):
         pruner.update(torch.tensor([1]), None)  # type: ignore[arg-type]

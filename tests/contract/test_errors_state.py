@@ -96,7 +96,7 @@ def test_a_state_that_lacks_a_field_is_refused_whole(pruner: InfoBatch, name: st
 
 @pytest.mark.parametrize("state", [None, [], "x", {}], ids=repr)
 def test_what_is_no_state_is_refused(pruner: InfoBatch, state: Any) -> None:
-    assert_refused(pruner, state, "state must be what InfoBatch.state_dict() returned")
+    assert_refused(pruner, state, "state must be what InfoBatch.state_dict() returned", "Read a file by torch.load")
 
 
 @pytest.mark.parametrize(

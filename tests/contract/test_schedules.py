@@ -84,7 +84,9 @@ def test_what_cannot_be_driven_is_refused() -> None:
     pruner = InfoBatch(SIZE, EPOCHS)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     inner = CosineAnnealingLR(optimizer, T_max=10)
-    with raises(TypeError, "ReduceLROnPlateau"):
+    with raises(TypeError, "got InfoBatch: write EpochProgressLR(scheduler, pruner, total_steps=...)"):
+        EpochProgressLR(pruner, inner, 10)  # type: ignore[arg-type]
+    with raises(TypeError, "ReduceLROnPlateau follows a metric"):
         EpochProgressLR(ReduceLROnPlateau(optimizer), pruner, 10)
     with raises(TypeError, "scheduler", "str"):
         EpochProgressLR("cosine", pruner, 10)  # type: ignore[arg-type]
