@@ -114,7 +114,14 @@ def main() -> None:
     parser.add_argument("--results", type=Path, metavar="DIR", help="where tables.md and its plots go")
     parser.add_argument("--speed", type=Path, metavar="FILE", help="a file whose part for the speed is filled in")
     arguments = parser.parse_args()
-    measured = [documents.read(path) for path in arguments.files]
+    try:
+        measured = [documents.read(path) for path in arguments.files]
+    except (OSError, documents.NoMeasurement) as error:
+        parser.error(f"{error}; nothing was changed")
+    if empty := [
+        str(path) for path, one in zip(arguments.files, measured, strict=True) if not (one.get("rows") or one.get("training"))
+    ]:
+        parser.error(f"{', '.join(empty)}: no rows of operations or training in it; nothing was changed")
     if arguments.results:
         gpus = [json.loads(path.read_text()) for path in arguments.gpus]
         (arguments.results / "tables.md").write_text("\n".join(page(measured, arguments.results, gpus)).rstrip() + "\n")

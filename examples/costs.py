@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from digits_report import picture
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -87,14 +88,16 @@ def draw(found: Seconds, size: int, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=lambda text: int(float(text)), default=10_000_000, help="samples, at least 1000")
-    parser.add_argument("--out", type=Path, default=Path("build/costs.png"), help="the picture")
+    parser.add_argument("--size", type=float, default=10_000_000, help="samples, at least 1000")
+    parser.add_argument("--out", type=picture, default=Path("build/costs.png"), help="the picture")
     args = parser.parse_args()
-    if args.size < 1000:
-        parser.error(f"--size {args.size}: at least 1000")
-    found = measure(args.size)
-    draw(found, args.size, args.out)
-    print(f"picture: {args.out}\n{told(found, args.size)}")
+    if not 1000 <= args.size <= 1e9:
+        parser.error(f"--size {args.size:g}: from 1000 to 1e9")
+    size = int(args.size)
+    found = measure(size)
+    print(told(found, size))
+    draw(found, size, args.out)
+    print(f"picture: {args.out}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from queue import Empty, Queue
@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from digits_report import BINS_PER_DECADE, DECADES, FIRST_DECADE, draw, make_table
+from digits_report import BINS_PER_DECADE, DECADES, FIRST_DECADE, draw, make_table, picture
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
@@ -176,6 +176,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     with (
         context.Manager() as manager,
         ProcessPoolExecutor(args.jobs or os.cpu_count(), context) as pool,
+        ExitStack() as stopped,
         tqdm(total=len(METHODS) * args.seeds * args.epochs, desc="epochs of all runs", mininterval=0.5) as bar,
     ):
         ended = manager.Queue()
@@ -190,6 +191,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
                     bar.update()
             return [future.result() for future in futures]
 
+        stopped.callback(pool.shutdown, wait=False, cancel_futures=True)  # on Ctrl-C: no other run begins
         runs = finish([start("InfoBatch", seed, None, args.epochs) for seed in range(args.seeds)])
         others = [start("full data", run.seed, NoPruning(), args.epochs) for run in runs]
         for run in runs:  # these make as many visits as InfoBatch with the same seed
@@ -215,7 +217,10 @@ def show(
 ) -> None:
     """Trains and writes the numbers, or reads those of a former run; draws the picture and prints the table."""
     if args.from_json:
-        results = json.loads(args.from_json.read_text())
+        try:
+            results = json.loads(args.from_json.read_text())
+        except (OSError, ValueError) as error:
+            raise SystemExit(f"--from-json {args.from_json}: {error}") from None
     else:
         results = compare(args)
         args.json.parent.mkdir(parents=True, exist_ok=True)
@@ -227,11 +232,18 @@ def show(
     print(make_table(results))
 
 
-def add_files(parser: argparse.ArgumentParser, picture: str, numbers: str) -> None:
+def add_files(parser: argparse.ArgumentParser, image: str, results: str) -> None:
     """The options that ``show`` goes by, with these files as defaults."""
-    parser.add_argument("--out", type=Path, default=Path(picture), help="the picture")
-    parser.add_argument("--json", type=Path, default=Path(numbers), help="the numbers")
-    parser.add_argument("--from-json", type=Path, help="train nothing, show the numbers in this file")
+    parser.add_argument("--out", type=picture, default=Path(image), help="the picture")
+    parser.add_argument("--json", type=numbers, default=Path(results), help="the numbers")
+    parser.add_argument("--from-json", type=numbers, help="train nothing, show the numbers in this file")
+
+
+def numbers(text: str) -> Path:
+    """A file of numbers, for argparse."""
+    if not text.endswith(".json") or Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"must be a file whose name ends with .json, got {text!r}")
+    return Path(text)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from itertools import accumulate
 from pathlib import Path
 from statistics import mean, stdev
@@ -14,6 +15,13 @@ from matplotlib.ticker import PercentFormatter
 
 BINS_PER_DECADE, FIRST_DECADE, DECADES = 4, -8, 10  # of the histogram of losses
 COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73")  # told apart by colour-blind readers too
+
+
+def picture(text: str) -> Path:
+    """A picture's file, for argparse."""
+    if not text.endswith((".png", ".pdf", ".svg")):
+        raise argparse.ArgumentTypeError(f"must end with .png, .pdf or .svg, got {text!r}")
+    return Path(text)
 
 
 def by_method(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from . import machine
 from .bench import command as bench
+from .bench.documents import NoMeasurement
 from .report import command as report
 
 
@@ -37,7 +38,7 @@ def main(command: Sequence[str] | None = None) -> int:
         return 0
     try:
         return bench.run(arguments, command) if arguments.command == "bench" else report.run(arguments)
-    except (OSError, ImportError, report.NoRun) as error:
+    except (OSError, ImportError, NoMeasurement, report.NoRun) as error:
         parser.error(str(error))
 
 

@@ -58,7 +58,7 @@ def study(args: argparse.Namespace, deadline: float) -> None:
     """All runs that are not in the file yet, seed by seed, until the deadline."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pictures = load_cifar(args.data, args.cache)
-    results = open_results(args.out, {"data": pictures.name, "stand_in": pictures.stand_in})
+    results = open_results(args.out, {"data": pictures.name, "stand_in": pictures.stand_in}, "setup_name")
     setup = SETUPS[args.setup]
     done: dict[tuple[str, int], dict[str, Any]] = {}
     for entry in results["runs"]:

@@ -112,7 +112,7 @@ def trained(config: Config, workload: Workload, seed: int, args: argparse.Namesp
 
 def study(config: Config, args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    _, results, workload_of = open_study(config, args)
+    _, results, workload_of = open_study(config, args, "plans")
     done = {entry["seed"] for entry in results["runs"]}
     todo = [seed for seed in range(args.seeds) if seed not in done]
     print(f"{args.out}: {len(done)} seeds are done, {len(todo)} to do", file=sys.stderr)
@@ -140,7 +140,7 @@ def main() -> None:
     args = parser.parse_args()
     changes = {"epochs": args.epochs, "train_size": args.train_size}
     config = replace(PRESETS[args.workload], **{name: value for name, value in changes.items() if value is not None})
-    if config.epochs < 1 or args.seeds < 1 or args.threads < 1 or (config.train_size or 100) < 100:
+    if config.epochs < 1 or args.seeds < 1 or args.threads < 1 or (config.train_size is not None and config.train_size < 100):
         parser.error("needs --train-size of at least 100, and --epochs, --seeds and --threads of at least 1")
     if args.data and not args.data.exists():
         parser.error(f"--data {args.data}: there is no such file or folder")

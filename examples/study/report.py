@@ -118,6 +118,8 @@ def main() -> None:
     args = parser.parse_args()
     names = list(TITLES)
     series = [one for path in args.files for one in read(path) if "full" in one.methods]
+    if not series or not args.all.parent.is_dir():
+        parser.error(f"no file has runs of 'full', or the folder of --all {args.all} does not exist: nothing was changed")
     series.sort(key=lambda one: names.index(one.name) if one.name in names else len(names))
 
     page = (args.docs / "study.md").read_text()

@@ -52,11 +52,14 @@ class Series:
         return of_method / of_full
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        results = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise SystemExit(f"{path} holds no results: {error}. Give another file, or remove it") from None
+    if not isinstance(results, dict) or not isinstance(results.get("runs"), list):
+        raise SystemExit(f"{path} holds no results of a study: it has no list of runs. Give another file, or remove it")
+    return results
 
 
 def read(path: Path) -> list[Series]:

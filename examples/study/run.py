@@ -52,19 +52,26 @@ def schedule(config: Config, seeds: int, methods: list[str], rates: list[float])
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Refuses a second process on one file: the two would write over each other's runs. A killed process holds nothing up."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = Path(f"{path}.lock")
     try:
-        with FileLock(f"{path}.lock", timeout=0):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+    except OSError as error:
+        raise SystemExit(f"--out {path}: cannot write there: {error}") from None
+    try:
+        with FileLock(lock, timeout=0):
             yield
     except Timeout:
         raise SystemExit(f"--out {path}: another process writes to it: wait for it, or give another file") from None
 
 
-def open_results(path: Path, head: dict[str, Any]) -> dict[str, Any]:
-    """The file as it is, if it belongs to the same study; else a new one."""
+def open_results(path: Path, head: dict[str, Any], field: str) -> dict[str, Any]:
+    """The file as it is, if it belongs to the same study and each of its entries has the ``field``; else a new one."""
     if not path.exists():
         return {**head, "sessions": [], "runs": []}
-    results: dict[str, Any] = read_json(path)
+    results = read_json(path)
+    if not all(field in entry for entry in results["runs"]):
+        raise SystemExit(f"--out {path}: another program of the study wrote it: give another file")
     for name, value in head.items():
         if results.get(name) != value:
             raise SystemExit(f"--out {path}: its {name} is {results.get(name)!r}, not {value!r}: give another file, or remove it")
@@ -87,12 +94,14 @@ def write_results(path: Path, results: dict[str, Any], first: str = "method") ->
     partial.replace(path)
 
 
-def open_study(config: Config, args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any], Callable[[int], Workload]]:
+def open_study(
+    config: Config, args: argparse.Namespace, field: str
+) -> tuple[dict[str, Any], dict[str, Any], Callable[[int], Workload]]:
     """What a study's file begins with, the file's contents so far, and the workload of a seed."""
     name, stand_in, workload_of = open_workload(config, args.data, args.cache)
     settings = json.loads(json.dumps(config.to_json()))
     head = {"workload": config.workload, "data": name, "stand_in": stand_in, "config": settings, "threads": torch.get_num_threads()}
-    results = open_results(args.out, head)
+    results = open_results(args.out, head, field)
     return head, results, workload_of
 
 
@@ -104,7 +113,7 @@ def begin_session(results: dict[str, Any], script: str) -> None:
 
 def study(config: Config, args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    head, results, workload_of = open_study(config, args)
+    head, results, workload_of = open_study(config, args, "rate")
     done: dict[Key, dict[str, Any]] = {(run["method"], run["rate"], run["seed"]): run for run in results["runs"]}
     todo = [job for job in schedule(config, args.seeds, args.methods, args.rates) if job not in done]
     print(f"{args.out}: {len(done)} runs are done, {len(todo)} to do", file=sys.stderr)
@@ -117,8 +126,8 @@ def study(config: Config, args: argparse.Namespace) -> None:
         results.update(train_size=workload.size, test_size=workload.test_size)
         visits = visits_of(METHODS[name], done.get((MEASURED_BY, rate, seed)), config.epochs * workload.size)
         run = Run(name, seed, rate, visits, session=len(results["sessions"]) - 1)
-        settings = json.dumps([head, repr(METHODS[name]), rate, visits], sort_keys=True)
-        mark = zlib.crc32(settings.encode())  # a checkpoint of other settings is not taken up
+        settings = json.dumps([head, repr(METHODS[name]), rate, visits, str(args.out.resolve())], sort_keys=True)
+        mark = zlib.crc32(settings.encode())  # a checkpoint of other settings or another file is not taken up
         checkpoint = args.cache / f"{args.out.stem}-{name}-{seed}-{mark:08x}.pt"
         title = f"{name}, rate x{rate:g}, seed {seed}"
         epochs = math.ceil(config.epochs * (visits if METHODS[name].draw == "all" else 1))
@@ -148,7 +157,7 @@ def main() -> None:
     changes = {"epochs": args.epochs, "train_size": args.train_size}
     config = replace(PRESETS[args.workload], **{name: value for name, value in changes.items() if value is not None})
     args.rates = list(config.rates) if args.rates is None else args.rates
-    if config.epochs < 5 or args.seeds < 1 or args.threads < 1 or (config.train_size or 2) < 2:
+    if config.epochs < 5 or args.seeds < 1 or args.threads < 1 or (config.train_size is not None and config.train_size < 2):
         parser.error("needs --epochs of at least 5, --train-size of at least 2, and --seeds and --threads of at least 1")
     if unknown := set(args.rates) - set(config.rates):
         parser.error(f"--rates {min(unknown):g}: {args.workload} has {', '.join(f'{rate:g}' for rate in config.rates)}")

@@ -95,8 +95,9 @@ def _read_jpegs(path: Path, cache: Path) -> Pictures:
     with np.load(path) as archive:
         labels = {part: torch.from_numpy(archive[f"{part}_labels"].astype(np.int64)) for part in ("train", "test")}
         images = {}
+        version = f"{path.stat().st_size}-{path.stat().st_mtime_ns}"  # another archive of the same name is decoded anew
         for part in labels:
-            decoded = cache / f"{path.stem}-{part}.npy"
+            decoded = cache / f"{path.stem}-{version}-{part}.npy"
             if not decoded.exists():
                 array = _decode(archive[f"{part}_jpeg"].tobytes(), archive[f"{part}_offsets"].tolist(), part)
                 cache.mkdir(parents=True, exist_ok=True)

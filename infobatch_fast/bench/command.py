@@ -23,7 +23,10 @@ QUICK_SIZES = "1e5,1e6"
 
 
 def _sizes(text: str) -> list[int]:
-    sizes = [int(float(part)) for part in text.split(",")]
+    try:
+        sizes = [int(float(part)) for part in text.split(",")]
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"sizes must be numbers such as 1e6,1e7, got {text!r}") from None
     if min(sizes) < 1000:
         raise argparse.ArgumentTypeError(f"sizes must be at least 1000, got {text!r}")
     return sizes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .contender import Ours
-from .documents import Document
+from .documents import Document, NoMeasurement
 
 
 def _own_rows(document: Document) -> dict[tuple[Any, ...], dict[str, Any]]:
@@ -29,6 +29,9 @@ def compare(old: Document, new: Document) -> tuple[str, int]:
 
     Returns:
         The text, and how many rows are slower.
+
+    Raises:
+        NoMeasurement: They have no row in common.
     """
     before, after = _own_rows(old), _own_rows(new)
     alike = _hardware(old) == _hardware(new)
@@ -45,6 +48,8 @@ def compare(old: Document, new: Document) -> tuple[str, int]:
             slower.append((change, line))
         elif now["high"] < was["low"]:
             faster.append((change, line))
+    if not common:
+        raise NoMeasurement("the files have no row in common: measure the same sizes and devices, with as many threads")
     unit = "seconds" if alike else "multiples of the floor, as the machines differ"
     text = [f"{len(common)} rows in common, in {unit}; old {old['commit']}, new {new['commit']}"]
     for title, found in (("slower", sorted(slower, reverse=True)), ("faster", sorted(faster))):

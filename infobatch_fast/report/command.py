@@ -37,6 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
         OSError, NoRun: The file cannot be read, or holds no run.
         ImportError: There is no matplotlib.
     """
+    if arguments.out.resolve() == arguments.run.resolve():
+        raise NoRun(f"--out {arguments.out} is the log itself: give the picture another name")
     log = read_run(arguments.run)
     try:
         from .picture import draw  # noqa: PLC0415 - needs matplotlib, which is optional
