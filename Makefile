@@ -119,7 +119,8 @@ wheel: dist ## make a Linux wheel for other machines, and run the contract's tes
 clean: ## remove all that make has made
 	rm -rf $(VENV) build dist *.egg-info infobatch_fast/engine/_core*.so .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks
 
-# Without build isolation the second build after a change takes seconds, and so does the last line here: it shows the errors of both.
+# Without build isolation the second build after a change takes seconds. The two side by side may fail: $(install) then does their
+# work once more, and shows why.
 $(demo_ready): $(native)
 	@$(PYTHON) -c "import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f'Python 3.10 or newer is needed, $(PYTHON) is {v.major}.{v.minor}: make PYTHON=...')"
 	test -x $(bin)/python || $(PYTHON) -m venv $(VENV)

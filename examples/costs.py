@@ -88,7 +88,7 @@ def draw(found: Seconds, size: int, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=float, default=10_000_000, help="samples, at least 1000")
+    parser.add_argument("--size", type=float, default=10_000_000, help="samples, from 1000 to 1e9")
     parser.add_argument("--out", type=picture, default=Path("build/costs.png"), help="the picture")
     args = parser.parse_args()
     if not 1000 <= args.size <= 1e9:

@@ -71,7 +71,7 @@ class _Forwarding:
 
 
 class _TensorOrder(Contender):
-    """The order of an epoch in a tensor, handed out as fast as ids can be that are computed already."""
+    """The order of an epoch in a tensor: ids that are computed already are read from it in slices."""
 
     _order: torch.Tensor
 
